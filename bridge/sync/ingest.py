@@ -1,0 +1,353 @@
+"""Where observations become changes of the catalog: transform, fold, publish, without an await in between.
+
+An observation is applied whole or not at all. What the pipeline cannot take is rejected one by one and keeps its old record.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from msgspec import structs
+
+from bridge.aio import Clock
+from bridge.catalog.catalog import Catalog
+from bridge.catalog.guard import GuardPolicy
+from bridge.catalog.log import Change
+from bridge.catalog.partition import Partition
+from bridge.catalog.records import Changes, SourceRecords
+from bridge.catalog.status import SourceDocument, SourceStatus
+from bridge.contracts import SourceConfig
+from bridge.errors import SourceError, TransientError
+from bridge.model import (
+    Confirmed,
+    Gone,
+    InstanceGroup,
+    Listing,
+    Observation,
+    Origin,
+    Rejected,
+    ServiceInstance,
+    SourceEvent,
+    covers,
+)
+from bridge.sync.transform import Transform, UnfitError
+
+PAUSE = 3.0
+"""A gap between two ticks (seconds) above which the process itself was paused, and deadlines are put off."""
+
+
+def guard_policy(config: SourceConfig) -> GuardPolicy | None:
+    """The guard that ``config`` asks for; None where it is off."""
+    if config.guard is None:
+        return None
+    return GuardPolicy(config.guard.share, config.guard.floor, config.guard.for_, config.guard_only_when_emptied)
+
+
+def fresh_for(config: SourceConfig, *, polled: bool) -> float:
+    """Seconds without confirmation after which a source is stale."""
+    if config.fresh_for is not None:
+        return config.fresh_for
+    return max(30.0, 3 * (config.refresh or 0.0)) if polled else 90.0
+
+
+@dataclass(slots=True)
+class Feed:
+    """One configured source as ingest sees it. ``rejections``: key -> (what it belongs to, reason)."""
+
+    status: SourceStatus
+    records: SourceRecords
+    transform: Transform
+    max_instances: int
+    hold: float | None
+    rejections: dict[str, tuple[str, str]] = field(default_factory=dict)
+    relisted_at: float = 0.0
+
+
+class _Shown(NamedTuple):
+    """What readers can see of a source but its age and its records."""
+
+    document: SourceDocument
+    stale: bool
+    read: bool
+    unread: bool
+
+
+class Ingest:
+    """The writer of our own partition."""
+
+    def __init__(self, catalog: Catalog, partition: Partition, clock: Clock, logger: logging.Logger) -> None:
+        self.catalog = catalog
+        self.partition = partition
+        self.feeds: dict[str, Feed] = {}
+        self.on_changes: Callable[[str, Changes, Change | None], None] = lambda _source, _changes, _change: None
+        self.on_forgotten: Callable[[Change], None] = lambda _change: None
+        self.on_linger: Callable[[float], None] = lambda _due: None
+        self.accepted = 0
+        self._clock = clock
+        self._logger = logger
+        self._shown: dict[Origin, _Shown] = {}
+        self._ticked = clock.monotonic()
+
+    # -- sources
+
+    def add(self, name: str, config: SourceConfig, *, scopes: tuple[str, ...] | None, polled: bool) -> Feed:
+        """Take on a configured source; records it has already (from disk, or before a reload) stay.
+
+        scopes: None while the source was not opened yet, so that nobody knows.
+        """
+        if scopes is None:
+            scopes = (self.partition.statuses[name].scopes if name in self.partition.statuses else ()) or ("",)
+        origin = Origin(self.partition.environment, name)
+        records = self.partition.sources.get(name)
+        if records is None:
+            records = self.partition.sources[name] = SourceRecords(guard_policy(config), scopes)
+        records.policy, records.scopes = guard_policy(config), scopes
+        status = self.partition.statuses.get(name)
+        if status is None:
+            status = SourceStatus(origin, config.type, scopes=scopes, fresh_for=0.0)
+            self.partition.statuses[name] = status
+        status.declare(config.type, scopes, fresh_for(config, polled=polled))
+        hold = None if config.hold == "forever" else float(config.hold)
+        feed = Feed(status, records, Transform(config, self.partition.environment, name), config.max_instances, hold)
+        feed.relisted_at = self._clock.monotonic()
+        self.feeds[name] = feed
+        self.review()
+        return feed
+
+    def retire(self, name: str, now: float) -> None:
+        """A source is no longer configured: its records stay for a while, and say so."""
+        self.feeds.pop(name, None)
+        self.partition.statuses[name].retired_at = now
+        self._logger.warning(
+            "source retired",
+            extra={"source": name, "instances": len(self.partition.sources[name].records), "remedy": "put it back to undo"},
+        )
+        self.review()
+
+    def drop(self, name: str) -> None:
+        """Remove a retired source with all its records."""
+        records = self.partition.sources[name]
+        self._publish(name, records.clear(self._clock.monotonic()))
+        del self.partition.sources[name], self.partition.statuses[name]
+        self.on_changes(name, Changes(), None)
+        self.review()
+
+    def rename(self, former: str, name: str) -> None:
+        """Hand the records of ``former`` over to ``name`` under one index."""
+        if former not in self.partition.sources or name in self.partition.sources:
+            return
+        old, status = self.partition.sources.pop(former), self.partition.statuses.pop(former)
+        records = SourceRecords(old.policy, old.scopes)
+        changes = Changes()
+        for id_, record in old.records.items():
+            parts = tuple((key, structs.replace(part, source=name)) for key, part in record.parts)
+            changes.pairs[f"{former}/{id_}"] = (record.instance, None)
+            changes.pairs[f"{name}/{id_}"] = (None, records.restore(id_, parts, record.since))
+        for key, group in old.groups.items():
+            records.restore_group(key, group.services)
+            changes.groups[key] = None
+        status.origin = Origin(self.partition.environment, name)
+        status.retired_at = None
+        self.partition.sources[name], self.partition.statuses[name] = records, status
+        self._publish(name, changes)
+
+    # -- what a source says
+
+    def accept(self, name: str, observation: Observation, *, scope: str = "", listing: bool = False) -> None:
+        """Apply one observation of the source ``name``, heard on its declared ``scope``.
+
+        listing: a `Confirmed` counts as a complete listing for the guard (polls).
+        Raises TransientError where it leads beyond ``max_instances``, ContractError where it breaks the contract; then
+        nothing was changed.
+        """
+        feed, now = self.feeds[name], self._clock.monotonic()
+        events = [observation] if not isinstance(observation, tuple) else list(observation)
+        events = self._transform(feed, events)
+        self._check_size(feed, events)
+        changes = feed.records.fold(events, now, self._clock.wall())
+        self._note(feed, events, now)
+        feed.status.recover(scope)
+        if any(_tells(event) for event in events):
+            feed.status.hear(scope, now)
+        if listing:
+            for event in events:
+                if isinstance(event, Confirmed):
+                    feed.records.relist(event.scope, changes, now)
+        if feed.hold is not None:
+            changes.absorb(feed.records.mark("listed", scope))
+        self.accepted += len(events)
+        self._publish(name, changes)
+        if any(isinstance(event, InstanceGroup) for event in events):
+            self._schedule_settling(feed)
+        self.review()
+
+    def fail(self, name: str, scope: str, error: SourceError) -> None:
+        """A source could not tell ``scope``; nothing is removed, its state says so."""
+        self.feeds[name].status.fail(scope, error, self._clock.monotonic())
+        self.review()
+
+    def settle(self) -> None:
+        """Let go of what lingered long enough."""
+        now = self._clock.monotonic()
+        for name, feed in self.feeds.items():
+            changes, due = feed.records.settle(now)
+            if changes:
+                self._publish(name, changes)
+            if due is not None:
+                self.on_linger(due)
+
+    def tick(self) -> None:
+        """What time alone changes: freshness, expiry, services forgotten. Called about once a second."""
+        now, wall = self._clock.monotonic(), self._clock.wall()
+        gap, self._ticked = now - self._ticked, now
+        for name, feed in self.feeds.items():
+            if gap > PAUSE:
+                feed.status.excuse(gap)
+            if feed.hold is not None and feed.status.unconfirmed_for(now) > feed.hold:
+                self._publish(name, feed.records.mark("expired"))
+        forgotten = self.catalog.forget_emptied(now=now, wall=wall)
+        if forgotten is not None:
+            self.on_forgotten(forgotten)
+        self.catalog.log.trim(now)
+        self.review()
+
+    def due_for_relisting(self) -> list[str]:
+        """Sources whose guard waits for a further complete listing, asked for twice within the time it holds."""
+        now, due = self._clock.monotonic(), []
+        for name, feed in self.feeds.items():
+            policy = feed.records.policy
+            if not feed.records.held or policy is None:
+                feed.relisted_at = now
+            elif now - feed.relisted_at >= policy.hold_for / 2:
+                feed.relisted_at = now
+                due.append(name)
+        return due
+
+    def review(self) -> None:
+        """Tell readers and the log of sources whose state changed."""
+        now = self._clock.monotonic()
+        shown: dict[Origin, _Shown] = {}
+        for name, status in self.partition.statuses.items():
+            held = self.partition.sources[name]
+            document = status.document(now, instances=0, held=len(held.held), held_reason=held.held_reason)
+            shown[status.origin] = _Shown(
+                structs.replace(document, age_ms=None), status.is_stale(now), status.read, bool(status.unread)
+            )
+        if shown == self._shown:
+            return
+        for origin, row in shown.items():
+            self._tell(origin, self._shown.get(origin), row.document)
+        reading = {origin: (row.read, row.unread) for origin, row in shown.items()}
+        was_reading = {origin: (row.read, row.unread) for origin, row in self._shown.items()}
+        self._shown = shown
+        stale = frozenset(origin for origin, row in shown.items() if row.stale)
+        self.catalog.revise(now, stale=stale if stale != self.catalog.stale else None, reading=reading != was_reading)
+
+    def _tell(self, origin: Origin, before: _Shown | None, document: SourceDocument) -> None:
+        if before is None or before.document.state != document.state:
+            self._logger.log(
+                logging.WARNING if document.state in ("failed", "forbidden", "stale") else logging.INFO,
+                "source state changed",
+                extra={
+                    "source": origin.source,
+                    "state": document.state,
+                    "before": before and before.document.state,
+                    "reason": document.last_error,
+                },
+            )
+        if document.held and not (before and before.document.held):
+            self._logger.warning(
+                "guard holds removals",
+                extra={"source": origin.source, "held": document.held, "reason": document.held_reason},
+            )
+
+    # -- steps
+
+    def _publish(self, name: str, changes: Changes) -> None:
+        if changes:
+            now, wall = self._clock.monotonic(), self._clock.wall()
+            change = self.catalog.publish(self.partition, changes, now=now, wall=wall)
+            self.on_changes(name, changes, change)
+
+    def _schedule_settling(self, feed: Feed) -> None:
+        due = feed.records.settling_due()
+        if due is not None:
+            self.on_linger(due)
+
+    def _check_size(self, feed: Feed, events: Iterable[SourceEvent]) -> None:
+        new = {
+            instance.id
+            for event in events
+            for group in (event.groups if isinstance(event, Listing) else [event] if isinstance(event, InstanceGroup) else [])
+            for instance in group.instances
+            if instance.id not in feed.records.records
+        }
+        if new and len(feed.records.records) + len(new) > feed.max_instances:
+            raise TransientError(
+                f"the source shows more than max_instances ({feed.max_instances}); its last good state stays. Raise max_instances"
+            )
+
+    def _transform(self, feed: Feed, events: list[SourceEvent]) -> list[SourceEvent]:
+        out: list[SourceEvent] = []
+        for event in events:
+            if isinstance(event, Listing):
+                rejected: dict[str, str] = dict(event.rejected)
+                groups = tuple(self._group(feed, group, rejected) for group in event.groups)
+                out.append(structs.replace(event, groups=groups, rejected=rejected))
+            elif isinstance(event, InstanceGroup):
+                rejected = {}
+                out.append(self._group(feed, event, rejected))
+                out += [Rejected(key, reason) for key, reason in rejected.items()]
+            else:
+                out.append(event)
+        return out
+
+    def _group(self, feed: Feed, group: InstanceGroup, rejected: dict[str, str]) -> InstanceGroup:
+        instances: list[ServiceInstance] = []
+        for raw in group.instances:
+            try:
+                instance = feed.transform.apply(raw)
+            except UnfitError as fault:
+                rejected[raw.id] = f"{raw.namespace}/{raw.service} {raw.id}: {fault}"
+                continue
+            if instance is not None:
+                old = feed.records.records.get(instance.id)
+                # An equal record is kept as it is: one copy in memory, and "changed?" is cheap from then on.
+                instances.append(old.instance if old is not None and old.instance == instance else instance)
+        services = tuple(name for raw_name in group.services if (name := feed.transform.service(raw_name)) is not None)
+        return InstanceGroup(group.key, tuple(instances), services)
+
+    def _note(self, feed: Feed, events: list[SourceEvent], now: float) -> None:
+        """Keep the status: what is unknown, what was rejected."""
+        status, rejections = feed.status, feed.rejections
+        for event in events:
+            match event:
+                case Listing():
+                    for key in [key for key, (scope, _) in rejections.items() if covers(event.scope, scope)]:
+                        del rejections[key]
+                    for key, reason in event.rejected.items():
+                        rejections[key] = (event.scope, reason)
+                    never = frozenset(part for part in event.unknown if not feed.records.has_under(part))
+                    status.listing(event.scope, event.unknown, never, now)
+                case InstanceGroup():
+                    ids = {instance.id for instance in event.instances}
+                    for key in [key for key, (scope, _) in rejections.items() if event.key in (key, scope) or key in ids]:
+                        del rejections[key]
+                case Gone():
+                    for key in [key for key, (scope, _) in rejections.items() if event.key in (key, scope)]:
+                        del rejections[key]
+                case Rejected() | Confirmed():
+                    pass
+        group = next((event.key for event in events if isinstance(event, InstanceGroup)), None)
+        for event in events:
+            if isinstance(event, Rejected):
+                rejections[event.key] = (group or event.key, event.reason)
+        status.rejected = {key: reason for key, (_, reason) in rejections.items()}
+
+
+def _tells(event: SourceEvent) -> bool:
+    """Whether the event tells anything: a listing whose every part is unknown does not."""
+    return not isinstance(event, Listing) or bool(event.groups or event.unchanged or event.gone or not event.unknown)
