@@ -1,0 +1,1 @@
+"""The HTTP listener: parsing, limits, tokens, blocked readers and streams. It knows no foreign protocol."""

@@ -1,0 +1,112 @@
+"""Requests as surfaces see them, and what surfaces return."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+from urllib.parse import parse_qsl, unquote_to_bytes
+
+import msgspec
+
+from bridge.catalog.cursor import Cursor
+from bridge.catalog.view import View
+from bridge.errors import QueryError
+
+Headers = list[tuple[str, str]]
+
+TITLES = {
+    400: "Bad Request",
+    401: "Unauthorized",
+    403: "Forbidden",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    408: "Request Timeout",
+    413: "Content Too Large",
+    414: "URI Too Long",
+    429: "Too Many Requests",
+    431: "Request Header Fields Too Large",
+    500: "Internal Server Error",
+    503: "Service Unavailable",
+}
+
+
+@dataclass(slots=True)
+class Request:
+    """One request. ``path`` is as it was sent, percent-encoded; header names are in lower case.
+
+    named: whether the reader may see names (a loopback address, a valid token, or an insecure listener).
+    """
+
+    method: str
+    path: str
+    query: str
+    headers: dict[str, str]
+    named: bool = True
+    loopback: bool = True
+
+    def segments(self) -> list[str]:
+        """The path's segments, decoded. Raises QueryError where they are not UTF-8."""
+        try:
+            return [unquote_to_bytes(part).decode() for part in self.path.split("/")[1:]]
+        except UnicodeDecodeError as error:
+            raise QueryError("the path is not UTF-8 once its percent signs are decoded") from error
+
+    def parameters(self) -> list[tuple[str, str]]:
+        """The query's parameters, decoded. Raises QueryError where they are not UTF-8 or more than 256."""
+        try:
+            return parse_qsl(self.query, keep_blank_values=True, encoding="utf-8", errors="strict", max_num_fields=256)
+        except ValueError as error:
+            raise QueryError("the query string is not UTF-8, or has more than 256 parameters") from error
+
+
+@dataclass(slots=True)
+class Answer:
+    """A complete answer."""
+
+    status: int
+    headers: Headers = field(default_factory=list)
+    body: bytes = b""
+
+
+@dataclass(slots=True)
+class Wait:
+    """A blocking read: until ``view`` differs from what ``cursor`` saw, or ``seconds`` are over.
+
+    ``answer(True)`` renders the view as it is now, ``answer(False)`` is the 304.
+    """
+
+    view: View
+    cursor: Cursor
+    seconds: float
+    answer: Callable[[bool], Answer]
+
+
+@dataclass(slots=True)
+class Stream:
+    """A stream of ``view``: from ``cursor`` on, where that is possible, else from a snapshot."""
+
+    view: View
+    cursor: Cursor | None
+    given: bool
+    bookmark: Callable[[], dict[str, Any]]
+
+
+Reply = Answer | Wait | Stream
+
+
+class Surface(Protocol):
+    """A read protocol on HTTP."""
+
+    def answer(self, request: Request) -> Reply | None:
+        """The reply to ``request``; None: not mine. Pure: it reads the catalog and does no I/O. Raises QueryError."""
+        ...
+
+
+def problem(status: int, detail: str, *, parameter: str | None = None, headers: Headers | None = None) -> Answer:
+    """An error as RFC 9457 problem details."""
+    document: dict[str, Any] = {"type": "about:blank", "title": TITLES.get(status, "Error"), "status": status, "detail": detail}
+    if parameter is not None:
+        document["parameter"] = parameter
+    body = msgspec.json.encode(document)
+    return Answer(status, [("Content-Type", "application/problem+json"), ("Cache-Control", "no-cache"), *(headers or [])], body)

@@ -1,0 +1,181 @@
+"""The native API: lists, single names, environments; one cursor for all of them."""
+
+from __future__ import annotations
+
+import random
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+
+from bridge.aio import Clock
+from bridge.catalog.catalog import Catalog
+from bridge.catalog.cursor import Cursor, parse_cursor
+from bridge.catalog.instances import InstanceView
+from bridge.catalog.query import Query, Reading, parse
+from bridge.catalog.view import View, encode_json, encode_msgpack
+from bridge.errors import QueryError
+from bridge.model import Origin, ServiceName
+from bridge.serve.http.message import Answer, Headers, Reply, Request, Stream, Wait, problem
+from bridge.serve.http.negotiate import EVENTS, JSON, MSGPACK, media_type, takes_gzip
+from bridge.serve.http.render import body
+
+RETRY_AFTER = ("Retry-After", "1")
+_HEADER_SAFE = "".join(chr(code) for code in range(33, 127) if chr(code) not in ",%")
+
+
+class NativeSurface:
+    """Answers everything under ``/v1`` that reads the catalog."""
+
+    def __init__(self, catalog: Catalog, clock: Clock) -> None:
+        self._catalog = catalog
+        self._clock = clock
+        self._random = random.Random()
+
+    def answer(self, request: Request) -> Reply | None:
+        """The reply, None where the path is not ours. Raises QueryError for what cannot be asked."""
+        if not request.path.startswith("/v1/"):
+            return None
+        match request.segments():
+            case ["v1", "services"]:
+                query, reading = parse("services", request.parameters())
+                return self._read(request, self._catalog.services_view(query), reading)
+            case ["v1", "services", namespace, name]:
+                query, reading = parse("service", request.parameters())
+                return self._read(request, self._catalog.instances_view(query, ServiceName(namespace, name)), reading)
+            case ["v1", "instances"]:
+                query, reading = parse("instances", request.parameters())
+                return self._read(request, self._catalog.instances_view(query, None), reading)
+            case ["v1", "instances", environment, source, *rest] if rest:
+                _, reading = parse("instance", request.parameters())
+                return self._read(request, self._catalog.instance_view(Origin(environment, source), "/".join(rest)), reading)
+            case ["v1", "environments"]:
+                _, reading = parse("environments", request.parameters())
+                return self._read(request, self._catalog.environments_view(self._clock.monotonic()), reading)
+        return None
+
+    def _read(self, request: Request, view: View, reading: Reading) -> Reply:
+        media = media_type(request.headers.get("accept", ""))
+        if media == EVENTS and view.collection:
+            return self._stream(request, view, reading)
+        cursor = parse_cursor(reading.after) if reading.after is not None else None
+        given = reading.after is not None
+        conditional = request.headers.get("if-none-match")
+        if not given and conditional is not None:
+            tags = [tag.strip() for tag in conditional.split(",")]
+            if "*" in tags and view.status == 200:
+                return self._not_modified(view)
+            cursors = [parsed for tag in tags if (parsed := parse_cursor(tag)) is not None]
+            cursor = max(cursors, key=lambda parsed: (view.holds(parsed), self._is_ours(parsed)), default=None)
+            given = True
+            if reading.wait is None:
+                return (
+                    self._not_modified(view)
+                    if cursor is not None and view.holds(cursor)
+                    else self._render(request, view, media, cursor, given)
+                )
+        if cursor is None or not reading.wait:
+            if cursor is not None and view.holds(cursor):
+                return self._not_modified(view)
+            return self._render(request, view, media, cursor, given)
+        seen = cursor
+        seconds = reading.wait + self._random.uniform(0, reading.wait / 16)
+        return Wait(
+            view,
+            seen,
+            seconds,
+            lambda changed: self._render(request, view, media, seen, True) if changed else self._not_modified(view),
+        )
+
+    def _is_ours(self, cursor: Cursor) -> bool:
+        return self._catalog.indexes.handed_out(cursor)
+
+    def _stream(self, request: Request, view: View, reading: Reading) -> Stream | Answer:
+        for name, value in (("limit", view.query.limit), ("page", view.query.page)):
+            if value is not None:
+                raise QueryError(f"a stream is always whole: {name!r} cannot be given with {EVENTS}", parameter=name)
+        text = request.headers.get("last-event-id") or reading.after
+        cursor = parse_cursor(text) if text is not None else None
+        if view.status != 200:
+            return self._render(request, view, JSON, cursor, text is not None)
+        return Stream(view, cursor, text is not None, lambda: self._bookmark(view))
+
+    def _bookmark(self, view: View) -> dict[str, Any]:
+        now = self._clock.monotonic()
+        ages = [age for status in self._catalog.reach(view.query) if (age := status.age_ms(now)) is not None]
+        return {"age_ms": max(ages, default=None), "stale": self._stale(view.query, now)}
+
+    # -- answers
+
+    def _not_modified(self, view: View) -> Answer:
+        return Answer(304, self._headers(view))
+
+    def _render(self, request: Request, view: View, media: str, cursor: Cursor | None, given: bool) -> Answer:
+        headers = self._headers(view)
+        if given and (cursor is None or not self._is_ours(cursor)):
+            headers.append(("Envbridge-Reset", "true"))
+        if view.status != 200:
+            return self._missing(view, headers)
+        if media == EVENTS:
+            media = JSON
+        headers += [("Content-Type", media), ("Vary", "Accept, Accept-Encoding")]
+        if view.collection:
+            content, compressed = body(view, media, compressed=takes_gzip(request.headers.get("accept-encoding", "")))
+            if compressed:
+                headers.append(("Content-Encoding", "gzip"))
+            return Answer(200, headers, content)
+        document = self._instance(view) if isinstance(view, InstanceView) else view.page().items
+        return Answer(200, headers, encode_msgpack(document) if media == MSGPACK else encode_json(document))
+
+    def _missing(self, view: View, headers: Headers) -> Answer:
+        if view.status == 503:
+            detail = (
+                "not every source that could answer was read yet"
+                if view.resource in ("service", "instance")
+                else "no source was read yet"
+            )
+            return problem(503, detail, headers=[*headers[1:], RETRY_AFTER])
+        return problem(404, f"no {view.resource} has this name", headers=headers[1:])
+
+    def _instance(self, view: InstanceView) -> dict[str, Any]:
+        """A single instance's own page: the record, and what is known about it besides."""
+        document: dict[str, Any] = msgspec.to_builtins(view.instance)
+        partition = self._catalog.partitions[view.origin.environment]
+        records = partition.sources[view.origin.source]
+        since = datetime.fromtimestamp(records.records[view.id].since, UTC)
+        return {
+            **document,
+            "held": view.id in records.held,
+            "since": since.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "age_ms": partition.statuses[view.origin.source].age_ms(self._clock.monotonic()),
+        }
+
+    def _headers(self, view: View) -> Headers:
+        """Cache-Control first, then the cursor and what is known of the sources in reach."""
+        query = view.query
+        if isinstance(view, InstanceView):
+            query = Query(environment=(view.origin.environment,), source=(view.origin.source,))
+        now = self._clock.monotonic()
+        headers: Headers = [("Cache-Control", "no-cache"), ("ETag", f'W/"{view.cursor()}"')]
+        reach = self._catalog.reach(query)
+        ages = [age for status in reach if (age := status.age_ms(now)) is not None]
+        if ages:
+            headers.append(("Envbridge-Age", str(max(ages))))
+        if stale := self._stale(query, now):
+            headers.append(("Envbridge-Stale", ", ".join(map(_header_text, stale))))
+        unread = sorted(
+            f"{_header_text(status.origin.environment)}/{_header_text(status.origin.source)}"
+            for status in reach
+            if not status.read
+        )
+        if unread:
+            headers.append(("Envbridge-Incomplete", ", ".join(unread)))
+        return headers
+
+    def _stale(self, query: Query, now: float) -> list[str]:
+        return sorted({status.origin.environment for status in self._catalog.reach(query) if status.is_stale(now)})
+
+
+def _header_text(name: str) -> str:
+    return quote(name, safe=_HEADER_SAFE)

@@ -1,0 +1,300 @@
+"""One connection: bytes to requests, replies to bytes. Requests of a connection are answered one after the other, in order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, Any, cast
+
+import httptools
+
+from bridge.serve.http.message import TITLES, Answer, Request, Stream, Wait, problem
+from bridge.serve.http.stream import StreamFollower
+
+if TYPE_CHECKING:
+    from bridge.serve.http.server import HttpServer
+    from bridge.serve.http.waiting import BlockedRead
+
+MAX_HEADER = 16 * 1024
+MAX_TARGET = 8 * 1024
+MAX_BODY = 1024 * 1024
+MAX_UNPARSED = 2 * MAX_BODY
+MAX_PIPELINED = 64
+REQUEST_DEADLINE = 10.0
+IDLE_DEADLINE = 75.0
+STUCK_DEADLINE = 30.0
+LINGER = 1.0
+HIGH_WATER = 512 * 1024
+
+_LINES = {
+    status: f"HTTP/1.1 {status} {title}\r\n".encode() for status, title in {**TITLES, 200: "OK", 304: "Not Modified"}.items()
+}
+
+
+class Connection(asyncio.Protocol):
+    """The protocol of one accepted socket."""
+
+    def __init__(self, server: HttpServer) -> None:
+        self._server = server
+        self.transport: asyncio.Transport | None = None
+        self.peer = ""
+        self.loopback = False
+        self._parser: Any = httptools.HttpRequestParser(self)
+        self._queue: deque[tuple[Request, bool]] = deque()
+        self._current: bool | None = None
+        self._method = ""
+        self.waiting: BlockedRead | None = None
+        self.following: StreamFollower | None = None
+        self._target = b""
+        self._headers: dict[str, str] = {}
+        self._header_bytes = 0
+        self._body_bytes = 0
+        self._message: Literal["none", "head", "body"] = "none"
+        self._unparsed = 0
+        self._refused = False
+        self._half_closed = False
+        self._paused_writing = False
+        self._paused_reading = False
+        self.request_began: float | None = None
+        self.idle_since = 0.0
+        self._written = 0
+        self._taken: tuple[float, int] = (0.0, 0)
+
+    # -- the socket
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self.transport.set_write_buffer_limits(high=HIGH_WATER)
+        address = transport.get_extra_info("peername")
+        self.peer = str(address[0]) if isinstance(address, tuple) else ""
+        self.loopback = self.peer.startswith(("127.", "::ffff:127.")) or self.peer == "::1"
+        self.idle_since = self._server.clock.monotonic()
+        if not self._server.admit(self):
+            self._refused = True
+            self._send(problem(503, "too many connections", headers=[("Retry-After", "1")]), close=True)
+            self._close_soon()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # gone is gone
+        self._server.release(self)
+        self._queue.clear()
+        if self.waiting is not None:
+            self._server.waits.cancel(self.waiting)
+            self.waiting = None
+        if self.following is not None:
+            self.following.close()
+            self.following = None
+        self.transport = None
+
+    def data_received(self, data: bytes) -> None:
+        if self._refused:
+            return
+        if self.request_began is None and not self._queue:
+            self.request_began = self._server.clock.monotonic()
+        began = self._message
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._deaf = True  # answered as plain HTTP, then closed: what follows is no HTTP
+        except httptools.HttpParserCallbackError:
+            self.refuse(500, "this is a defect of ours")  # unless a limit was passed, which was answered there
+        except httptools.HttpParserError as error:
+            self.refuse(400, f"malformed HTTP: {error}")
+        # The parser keeps a field until it is whole, and counts no framing.
+        if began == self._message != "none":
+            self._unparsed += len(data)
+            if self._message == "head" and self._unparsed > MAX_HEADER + MAX_TARGET:
+                self.refuse(431, f"the header is longer than {MAX_HEADER} bytes")
+            elif self._unparsed > MAX_UNPARSED:
+                self.refuse(413, f"the message is longer than {MAX_UNPARSED} bytes")
+
+    def eof_received(self) -> bool:
+        """A half-closed reader still gets its answers, unless it waits for something that may never come."""
+        self._half_closed = True
+        return bool(self._queue or self._current is not None) and self.following is None and self.waiting is None
+
+    def pause_writing(self) -> None:
+        self._paused_writing = True
+
+    def resume_writing(self) -> None:
+        self._paused_writing = False
+        if self.following is not None:
+            self.following.drained()
+        else:
+            self._next()
+
+    # -- the parser's callbacks
+
+    def on_message_begin(self) -> None:
+        self._target, self._headers, self._header_bytes, self._body_bytes = b"", {}, 0, 0
+        self._message, self._unparsed = "head", 0
+
+    def on_url(self, url: bytes) -> None:
+        self._target += url
+        if len(self._target) > MAX_TARGET:
+            self._limit(414, f"the request target is longer than {MAX_TARGET} bytes")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._header_bytes += len(name) + len(value) + 4
+        if self._header_bytes > MAX_HEADER or len(self._headers) >= 128:
+            self._limit(431, f"the header is longer than {MAX_HEADER} bytes or has more than 128 fields")
+        key = name.decode("latin-1").lower()
+        text = value.decode("latin-1")
+        self._headers[key] = f"{self._headers[key]}, {text}" if key in self._headers else text
+
+    def on_headers_complete(self) -> None:
+        self._message, self._unparsed = "body", 0
+
+    def on_body(self, body: bytes) -> None:
+        self._body_bytes += len(body)
+        if self._body_bytes > MAX_BODY:
+            self._limit(413, f"the body is longer than {MAX_BODY} bytes")
+
+    def on_message_complete(self) -> None:
+        self._message = "none"
+        if self._refused:
+            return
+        target = self._target.decode("latin-1")
+        path, _, query = target.partition("?")
+        method = self._parser.get_method().decode("latin-1")
+        named = self._server.sees_names(self, self._headers)
+        request = Request(method, path, query.partition("#")[0], self._headers, named, self.loopback)
+        keep = bool(self._parser.should_keep_alive()) and "upgrade" not in self._headers
+        self.request_began = None
+        self._queue.append((request, keep))
+        if len(self._queue) > MAX_PIPELINED and not self._paused_reading and self.transport is not None:
+            self._paused_reading = True
+            self.transport.pause_reading()
+        self._next()
+
+    # -- answering
+
+    def _next(self) -> None:
+        """Answer what is queued, as long as nothing is being waited for and the reader takes what it gets."""
+        while self._queue and self._current is None and not self._paused_writing and self.transport is not None:
+            request, keep = self._queue.popleft()
+            self._current = keep
+            self._method = request.method
+            reply = self._server.reply(request)
+            if isinstance(reply, Answer):
+                self.finish(reply)
+            elif isinstance(reply, Wait):
+                read = self._server.waits.begin(self, reply)
+                if read is not None:
+                    self.waiting = read
+            else:
+                self._begin_stream(reply)
+        if self._paused_reading and len(self._queue) < MAX_PIPELINED // 2 and self.transport is not None and not self._refused:
+            self._paused_reading = False
+            self.transport.resume_reading()
+
+    def finish(self, answer: Answer) -> None:
+        """Send the answer to the request at hand, and go on with the next."""
+        keep = bool(self._current) and not self._server.stopping
+        self.waiting = None
+        self._send(answer, close=not keep)
+        if keep:
+            self._current = None
+            self.idle_since = self._server.clock.monotonic()
+        else:
+            self._queue.clear()
+            self._refused = True
+            self._close_soon()
+
+    def end(self) -> None:
+        """The stream at hand ended."""
+        self.following = None
+        self._refused = True
+        if self.transport is not None:
+            self.transport.close()
+
+    def finish_later(self, answer: Answer) -> None:
+        """As `finish`, from outside a turn of this connection."""
+        self.finish(answer)
+        self._next()
+
+    def refuse(self, status: int, detail: str) -> None:
+        """Answer what cannot be understood, and close."""
+        if not self._refused:
+            self._refused = True
+            self._server.count("refused", status)
+            if self._current is None and not self._queue:
+                self._send(problem(status, detail), close=True)
+            self._close_soon()
+
+    def write(self, data: bytes) -> bool:
+        """Write a stream's bytes; whether the reader keeps up."""
+        if self.transport is None or self.transport.is_closing():
+            return False
+        self.transport.write(data)
+        return not self._paused_writing
+
+    @property
+    def unsent(self) -> int:
+        """Bytes the reader did not take yet."""
+        return self.transport.get_write_buffer_size() if self.transport is not None else 0
+
+    @property
+    def keeps_up(self) -> bool:
+        """Whether the reader takes what it is sent."""
+        return not self._paused_writing
+
+    def expire(self, now: float) -> None:
+        """End the connection where a deadline passed: a request begun, an idle one, a reader that takes nothing."""
+        if self.transport is None:
+            return
+        if self._stuck is not None:
+            since, size = self._stuck
+            current = self.transport.get_write_buffer_size()
+            if current != size:
+                self._stuck = (now, current)
+            elif now - since > STUCK_DEADLINE:
+                self._server.count("stuck", 0)
+                self.transport.abort()
+        elif self._current is None and not self._queue:
+            if self.request_began is not None and now - self.request_began > REQUEST_DEADLINE:
+                self.refuse(408, f"the request was not complete within {REQUEST_DEADLINE:g} s")
+            elif self.request_began is None and now - self.idle_since > IDLE_DEADLINE:
+                self.transport.close()
+
+    def _begin_stream(self, stream: Stream) -> None:
+        head = (
+            b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-cache\r\n"
+            b"X-Accel-Buffering: no\r\nConnection: close\r\n\r\n"
+        )
+        self._queue.clear()
+        self.write(head)
+        if self._method == "HEAD":
+            self.end()
+            return
+        self.following = StreamFollower(self, stream, self._server.catalog)
+        self.following.begin()
+
+    def _send(self, answer: Answer, *, close: bool) -> None:
+        if self.transport is None or self.transport.is_closing():
+            return
+        parts = [_LINES.get(answer.status) or f"HTTP/1.1 {answer.status} Status\r\n".encode()]
+        parts += [f"{name}: {value}\r\n".encode("latin-1") for name, value in answer.headers]
+        if answer.status != 304:
+            parts.append(f"Content-Length: {len(answer.body)}\r\n".encode())
+        if close or self._server.stopping:
+            parts.append(b"Connection: close\r\n")
+        parts.append(b"\r\n")
+        if answer.body and self._method != "HEAD" and answer.status != 304:
+            self.transport.writelines((b"".join(parts), answer.body))
+        else:
+            self.transport.write(b"".join(parts))
+
+    def _limit(self, status: int, detail: str) -> None:
+        self.refuse(status, detail)
+        raise ValueError(detail)  # ends the parser's run
+
+    def _close_soon(self) -> None:
+        """Close once the answer was read: closing over unread input would reset the connection and lose it."""
+        transport = self.transport
+        if transport is None:
+            return
+        if transport.can_write_eof():
+            transport.write_eof()
+            asyncio.get_running_loop().call_later(LINGER, transport.close)
+        else:
+            transport.close()

@@ -1,0 +1,149 @@
+"""Blocked readers: objects in their view's set, one timer for all deadlines, answers in slices."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections.abc import Sequence
+from typing import Protocol
+
+from bridge.aio import Clock
+from bridge.catalog.view import View
+from bridge.serve.http.message import Answer, Wait
+
+SLICE = 64
+"""Readers answered before other work of the loop gets its turn."""
+
+
+class Reader(Protocol):
+    """Whoever gets the answer."""
+
+    def finish_later(self, answer: Answer) -> None:
+        """Take the answer."""
+        ...
+
+
+class BlockedRead:
+    """One reader that waits for its view to differ from what it saw."""
+
+    __slots__ = ("deadline", "done", "reader", "wait")
+
+    def __init__(self, reader: Reader, wait: Wait, deadline: float) -> None:
+        self.reader = reader
+        self.wait = wait
+        self.deadline = deadline
+        self.done = False
+
+    def __lt__(self, other: BlockedRead) -> bool:
+        return self.deadline < other.deadline
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it still waits, and its view differs from what it saw."""
+        return not self.done and not self.wait.view.holds(self.wait.cursor)
+
+    def finish(self) -> None:
+        """Answer with the view as it is, or that it is as it was."""
+        changed = self.is_due
+        self.done = True
+        self.wait.view.waiters.discard(self)
+        self.reader.finish_later(self.wait.answer(changed))
+
+
+class Waits:
+    """All blocked readers. A view that flaps is answered at most every ``View.min_gap`` seconds, a first change at once."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._deadlines: list[BlockedRead] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._paced: dict[View, asyncio.TimerHandle] = {}
+        self.blocked = 0
+
+    def begin(self, reader: Reader, wait: Wait) -> BlockedRead | None:
+        """Have ``reader`` wait; None where it was answered already."""
+        now = self._clock.monotonic()
+        read = BlockedRead(reader, wait, now + wait.seconds)
+        view = wait.view
+        view.waiters.add(read)
+        if not view.holds(wait.cursor):
+            if now - view.woken_at >= view.min_gap:
+                view.woken_at = now
+                read.finish()
+                return None
+            self._pace(view, now)
+        self.blocked += 1
+        if len(self._deadlines) > 2 * self.blocked + SLICE:  # reads that were answered long before their deadline
+            self._deadlines = [read for read in self._deadlines if not read.done]
+            heapq.heapify(self._deadlines)
+        heapq.heappush(self._deadlines, read)
+        if self._deadlines[0] is read:
+            self._schedule()
+        return read
+
+    def cancel(self, read: BlockedRead) -> None:
+        """The reader went away."""
+        read.done = True
+        read.wait.view.waiters.discard(read)
+        self.blocked -= 1
+
+    def wake(self, views: Sequence[View]) -> None:
+        """These views changed: answer their readers, now or when their pace allows."""
+        now = self._clock.monotonic()
+        for view in views:
+            if now - view.woken_at >= view.min_gap:
+                self._answer(view)
+            else:
+                self._pace(view, now)
+
+    def end_all(self) -> None:
+        """Answer every reader as if its deadline had come."""
+        for read in self._deadlines:
+            if not read.done:
+                read.finish()
+        self._deadlines.clear()
+        self.blocked = 0
+        for handle in self._paced.values():
+            handle.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _pace(self, view: View, now: float) -> None:
+        if view not in self._paced:
+            delay = max(0.0, view.woken_at + view.min_gap - now)
+            self._paced[view] = asyncio.get_running_loop().call_later(delay, self._answer, view)
+
+    def _answer(self, view: View) -> None:
+        self._paced.pop(view, None)
+        view.woken_at = self._clock.monotonic()
+        reads: list[BlockedRead] = [read for read in list(view.waiters) if isinstance(read, BlockedRead)]
+        self._answer_slice([read for read in reads if read.is_due])
+
+    def _answer_slice(self, reads: list[BlockedRead]) -> None:
+        for read in reads[:SLICE]:
+            if read.is_due:
+                self.blocked -= 1
+                read.finish()
+        if len(reads) > SLICE:
+            asyncio.get_running_loop().call_soon(self._answer_slice, reads[SLICE:])
+
+    def _schedule(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        while self._deadlines and self._deadlines[0].done:
+            heapq.heappop(self._deadlines)
+        if self._deadlines:
+            delay = max(0.0, self._deadlines[0].deadline - self._clock.monotonic())
+            self._timer = asyncio.get_running_loop().call_later(delay, self._expire)
+
+    def _expire(self) -> None:
+        now = self._clock.monotonic()
+        due = 0
+        while self._deadlines and (self._deadlines[0].done or self._deadlines[0].deadline <= now) and due < SLICE:
+            read = heapq.heappop(self._deadlines)
+            if not read.done:
+                due += 1
+                self.blocked -= 1
+                read.finish()
+        self._schedule()
