@@ -1,0 +1,331 @@
+"""The composition root: builds everything from the configuration, runs it, reloads it, and stops it in order."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import hashlib
+import logging
+import resource
+import signal
+import ssl
+from pathlib import Path
+from typing import Any
+
+from bridge import __version__
+from bridge.aio import Clock, SystemClock
+from bridge.catalog.catalog import Catalog
+from bridge.catalog.cursor import Indexes
+from bridge.catalog.partition import Partition
+from bridge.contracts import PluginContext, SourceConfig
+from bridge.errors import ConfigError, StoreError
+from bridge.host.config import BridgeConfig, load_config
+from bridge.host.jobs import Jobs
+from bridge.host.metrics import Metrics
+from bridge.host.telemetry import LogFormat, LogLevel, PluginLogger, configure_logging
+from bridge.serve.http.native import NativeSurface
+from bridge.serve.http.server import HttpServer
+from bridge.serve.http.system import SystemSurface
+from bridge.sync.ingest import Ingest
+from bridge.sync.restore import restore
+from bridge.sync.store import Snapshot, Store
+from bridge.sync.supervisor import SourceSupervisor
+from bridge.sync.writeback import Writeback
+
+DRAIN = 3.0
+"""Seconds the daemon goes on accepting after SIGTERM, so that balancers see `/readyz` and turn away."""
+
+READY_AFTER_FAILING = 30.0
+"""Seconds after which a source that only fails no longer holds readiness back."""
+
+RETIRED_FOR = 300.0
+"""Seconds the records of a source that is no longer configured stay."""
+
+_logger = logging.getLogger("bridge.app")
+
+
+def run_daemon(config_path: Path, *, log_format: LogFormat | None = None, log_level: LogLevel | None = None) -> int:
+    """Run until SIGTERM or SIGINT; the exit code: 0, 1 when it could not run, 2 for the configuration."""
+    import uvloop
+
+    config = load_config(config_path)
+    configure_logging(log_format or config.log.format, log_level or config.log.level)
+    clock = SystemClock()
+    try:
+        store, snapshot = Store.open(
+            config.data_dir, environment=config.environment, environment_uid=config.environment_uid, clock=clock
+        )
+    except StoreError as error:
+        _logger.error("data directory cannot be used", extra={"reason": str(error), "data_dir": str(config.data_dir)})
+        return 1
+    gc.collect()
+    gc.freeze()  # what was imported and restored stays: looking at it again at every collection would hold the loop
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(Daemon(config_path, config, store, snapshot, clock).run())
+
+
+class Daemon:
+    """One bridge."""
+
+    def __init__(self, config_path: Path, config: BridgeConfig, store: Store, snapshot: Snapshot, clock: Clock) -> None:
+        self._config_path = config_path
+        self._config = config
+        self._store = store
+        self._clock = clock
+        self._began = clock.monotonic()
+        self._stopping = asyncio.Event()
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._supervisors: dict[str, SourceSupervisor] = {}
+        identity = snapshot.identity
+        lost = any(high == snapshot.floor for _, high in snapshot.gaps)  # then the floor itself was never handed out
+        indexes = Indexes(identity.lineage, max(1, snapshot.floor + lost), store.ceiling(), snapshot.gaps)
+        self.catalog = Catalog(indexes)
+        self.partition = Partition(identity.environment, identity.uid, identity.epoch, snapshot.revision)
+        self.catalog.partitions[identity.environment] = self.partition
+        restore(self.catalog, self.partition, snapshot, clock)
+        self.ingest = Ingest(self.catalog, self.partition, clock, logging.getLogger("bridge.ingest"))
+        self.writeback = Writeback(self.catalog, self.partition, store, clock)
+        self.jobs = Jobs()
+        surfaces = (NativeSurface(self.catalog, clock), SystemSurface(self, __version__))
+        http = config.serve.http
+        self.server = HttpServer(self.catalog, surfaces, clock, tokens=_read_tokens(http.token_file), insecure=http.insecure)
+        self._metrics = Metrics(self.catalog, self.ingest, self.writeback, self.server, clock.monotonic)
+        self._metrics.supervisors = self._supervisors
+        self._settling: asyncio.TimerHandle | None = None
+        self._settling_due = float("inf")
+        if snapshot.rebuilt is not None:
+            _logger.error("the database was damaged and made anew", extra={"reason": snapshot.rebuilt})
+
+    # -- running
+
+    async def run(self) -> int:
+        """Everything, from the first accept to the last write."""
+        loop = asyncio.get_running_loop()
+        http = self._config.serve.http
+        try:
+            host, port = await self.server.listen(http.listen.host, http.listen.port, _tls(http.tls))
+        except (OSError, ssl.SSLError) as error:
+            _logger.error("cannot listen", extra={"listen": str(http.listen), "reason": str(error)})
+            await self._store.close()
+            return 1
+        self.ingest.on_changes = self.writeback.mark
+        self.ingest.on_forgotten = self.writeback.mark_services
+        self.ingest.on_linger = self._settle_at
+        self.jobs.start()
+        self.jobs.every("freshness", 1.0, self._tick)
+        self.jobs.every("persist ages", 10.0, self.writeback.mark_sources)
+        self.jobs.every("compact database", 3600.0, self._store.compact)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stopping.set)
+        loop.add_signal_handler(signal.SIGHUP, self.reload)
+        _logger.info(
+            "started",
+            extra={"environment": self.partition.environment, "listen": f"{host}:{port}", "instances": self.partition.instances},
+        )
+        if http.insecure and not http.listen.is_loopback:
+            _logger.warning("listening insecurely: anybody who reaches the port can read", extra={"listen": f"{host}:{port}"})
+        serving = [
+            asyncio.create_task(self.server.run(), name="serve"),
+            asyncio.create_task(self.writeback.run(), name="write back"),
+        ]
+        self.apply(self._config)
+        await self._stopping.wait()
+        await self._stop(serving)
+        return 0
+
+    def apply(self, config: BridgeConfig) -> None:
+        """Run the sources that ``config`` names: start new and changed ones, retire those it no longer names."""
+        for name, source in config.sources.items():
+            if source.renamed_from is not None and source.renamed_from not in config.sources:
+                self.ingest.rename(source.renamed_from, name)
+        for name in list(self._supervisors):
+            if config.sources.get(name) != self._supervisors[name].config:
+                self._end_source(name)
+        now = self._clock.monotonic()
+        for name, status in self.partition.statuses.items():
+            if name not in config.sources and status.retired_at is None:
+                self.ingest.retire(name, now)
+        for name, source in config.sources.items():
+            if name not in self._supervisors:
+                self._start_source(name, source)
+        self._config = config
+
+    def reload(self) -> None:
+        """Read the configuration again; a wrong one is refused, and the old one stays."""
+        try:
+            config = load_config(self._config_path)
+        except ConfigError as error:
+            for mistake in error.mistakes:
+                _logger.error(
+                    "configuration refused", extra={"path": mistake.path, "reason": mistake.message, "remedy": mistake.remedy}
+                )
+            return
+        for what, old, new in (
+            ("environment", self._config.environment, config.environment),
+            ("data_dir", self._config.data_dir, config.data_dir),
+            ("serve.http", self._config.serve.http, config.serve.http),
+        ):
+            if old != new:
+                _logger.warning("a changed key needs a restart", extra={"key": what})
+        self.apply(config)
+        _logger.info("configuration reloaded", extra={"sources": len(config.sources)})
+
+    def _start_source(self, name: str, config: SourceConfig) -> None:
+        def count(event: str, amount: int = 1) -> None:
+            self._metrics.plugin_events[name, event] += amount
+
+        logger = PluginLogger(logging.getLogger(f"bridge_plugins.{config.type}"), {"source": name})
+        ctx = PluginContext(self.partition.environment, name, logger, self._clock, count)
+        supervisor = SourceSupervisor(name, config, ctx, self.ingest, self.jobs)
+        self._supervisors[name] = supervisor
+        self.ingest.add(name, config, scopes=None, polled=config.silence is None)
+        self._tasks[name] = asyncio.create_task(supervisor.run(), name=f"source {name}")
+
+    def _end_source(self, name: str) -> None:
+        self._supervisors.pop(name)
+        self._tasks.pop(name).cancel()
+
+    async def _tick(self) -> None:
+        self.ingest.tick()
+        now = self._clock.monotonic()
+        for name, status in list(self.partition.statuses.items()):
+            if status.retired_at is not None and now - status.retired_at >= RETIRED_FOR:
+                self.ingest.drop(name)
+        for name in self.ingest.due_for_relisting():
+            if name in self._supervisors:
+                self._supervisors[name].relist()
+
+    def _settle_at(self, due: float) -> None:
+        if self._settling is not None and self._settling_due <= due:
+            return
+        if self._settling is not None:
+            self._settling.cancel()
+        self._settling_due = due
+        delay = max(0.0, due - self._clock.monotonic())
+        self._settling = asyncio.get_running_loop().call_later(delay, self._settle)
+
+    def _settle(self) -> None:
+        self._settling = None
+        self.ingest.settle()
+
+    async def _stop(self, serving: list[asyncio.Task[None]]) -> None:
+        """Say so first, answer on for a while, end readers, write the last state, and go."""
+        _logger.info("stopping")
+        self.server.begin_stopping()
+        await self._clock.sleep(DRAIN)
+        self.jobs.stop()
+        for task in self._tasks.values():
+            task.cancel()
+        await self.server.stop()
+        for task in serving:
+            task.cancel()
+        await asyncio.wait([*self._tasks.values(), *serving], timeout=0.5)
+        await self.writeback.mark_sources()
+        try:
+            async with asyncio.timeout(1.0):
+                await self.writeback.flush()
+                await self._store.close()
+        except (StoreError, TimeoutError) as error:
+            _logger.error("the last state could not be written", extra={"reason": str(error)})
+        _logger.info("stopped")
+
+    # -- what is shown
+
+    def unready(self) -> list[str] | None:
+        """Sources that neither listed, nor were loaded from disk, nor have failed for 30 s; None when there are none."""
+        if self._stopping.is_set():
+            return ["it is stopping"]
+        now = self._clock.monotonic()
+        missing = [
+            name
+            for name, status in self.partition.statuses.items()
+            if not status.listed and not (status.failing_since is not None and now - status.failing_since >= READY_AFTER_FAILING)
+        ]
+        return missing or None
+
+    def warnings(self) -> list[str]:
+        """What an operator should know."""
+        http = self._config.serve.http
+        warnings = []
+        if http.insecure:
+            warnings.append("serve.http.insecure: anybody who reaches the port can read")
+        if self.writeback.error is not None:
+            warnings.append("the state cannot be written to disk")
+        warnings += [f"source {name}: {status.error}" for name, status in self.partition.statuses.items() if status.error]
+        return warnings
+
+    def status(self) -> dict[str, Any]:
+        """The document of `/v1/status`."""
+        now = self._clock.monotonic()
+        partition = self.partition.document(now)
+        sources = []
+        for document in partition.sources:
+            status, supervisor = self.partition.statuses[document.name], self._supervisors.get(document.name)
+            rejections = [{"key": key, "reason": reason} for key, reason in list(status.rejected.items())[:100]]
+            sources.append(
+                {
+                    **{field: getattr(document, field) for field in document.__struct_fields__},
+                    "errors": {part or "*": str(error) for part, error in list(status.errors.items())[:100]},
+                    "rejections": rejections,
+                    "failures": supervisor.failures if supervisor is not None else 0,
+                    **(supervisor.config.describe() if supervisor is not None else {}),
+                }
+            )
+        return {
+            "version": __version__,
+            "environment": self.partition.environment,
+            "uid": self.partition.uid,
+            "epoch": self.partition.epoch,
+            "revision": self.partition.revision,
+            "uptime_ms": round((now - self._began) * 1000),
+            "role": "owner",
+            "ready": self.unready() is None,
+            "warnings": self.warnings(),
+            "sources": sources,
+            "peers": [],
+            "hub": None,
+            "exporters": [],
+            "jobs": self.jobs.document(),
+            "holds": [
+                {"source": document.name, "held": document.held, "reason": document.held_reason}
+                for document in partition.sources
+                if document.held
+            ]
+            + [{"source": d.name, "held": d.instances, "reason": "retired"} for d in partition.sources if d.state == "retired"],
+            "queues": {
+                "dirty_rows": self.writeback.depth,
+                "blocked_reads": self.server.waits.blocked,
+                "connections": len(self.server.connections),
+                "views": self.catalog.live_views(),
+                "log_changes": len(self.catalog.log),
+            },
+            "memory": {
+                "max_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+                "instances": self.partition.instances,
+                "services": len(self.catalog.services),
+            },
+            "store": {"error": self.writeback.error, "rows_written": self.writeback.written},
+            "index": self.catalog.indexes.index,
+        }
+
+    def metrics(self) -> tuple[bytes, str]:
+        """The exposition, and its content type."""
+        return self._metrics.render()
+
+
+def _read_tokens(path: Path | None) -> frozenset[bytes]:
+    """SHA-256 digests of the tokens in a file, one a line; ``#`` begins a comment line."""
+    if path is None:
+        return frozenset()
+    lines = (line.strip() for line in path.read_text().splitlines())
+    return frozenset(hashlib.sha256(line.encode()).digest() for line in lines if line and not line.startswith("#"))
+
+
+def _tls(config: Any) -> ssl.SSLContext | None:
+    """The listener's TLS context: 1.2 or newer."""
+    if config is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(config.cert_file, config.key_file)
+    return context
