@@ -1,0 +1,119 @@
+"""What ``envbridge check`` prints beyond mistakes: a summary, the sources it tried, and what a running bridge would drop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from bridge.cli.output import coloured, note, terminal_width, write
+from bridge.cli.tables import cell, render, state, table
+from bridge.client.http import EVERYTHING, Client
+from bridge.errors import ApiError
+from bridge.host.against import Verdict, judge
+from bridge.host.connect import Outcome, try_source
+from bridge.text import safe_text
+
+if TYPE_CHECKING:
+    from bridge.host.config import BridgeConfig
+
+_SHOWN = 20
+_AT_ONCE = 8
+
+
+def summarise(config: BridgeConfig) -> str:
+    """One line that says what was found to be right."""
+    types = Counter(source.type for source in config.sources.values())
+    kinds = ", ".join(f"{amount} {kind}" for kind, amount in sorted(types.items())) or "none"
+    return safe_text(f"OK: environment {config.environment}, sources: {kinds}") + "\n"
+
+
+def try_sources(config: BridgeConfig) -> dict[str, Outcome]:
+    """Try each source, print how it went, and return that by the source's name."""
+    logging.getLogger().addHandler(logging.NullHandler())  # what libraries log of failures is in the outcomes already
+    outcomes = asyncio.run(_try_all(config))
+    rows = [
+        [
+            name,
+            outcome.type,
+            state(_word(outcome)),
+            len(outcome.instances),
+            len(outcome.unknown),
+            len(outcome.rejected),
+            outcome.reason,
+        ]
+        for name, outcome in outcomes.items()
+    ]
+    columns = ("SOURCE", "TYPE", "STATE", "INSTANCES", "UNKNOWN", "REJECTED", "REASON")
+    _print(table(columns, rows))
+    for name, outcome in outcomes.items():
+        _print_reasons(name, "unknown", outcome.unknown)
+        _print_reasons(name, "rejected", outcome.rejected)
+    return outcomes
+
+
+def compare(config: BridgeConfig, client: Client, outcomes: Mapping[str, Outcome]) -> None:
+    """Print, source by source, what the bridge shows now and this configuration would not.
+
+    outcomes: what each source was just seen to have; sources without one are judged by their names alone.
+    Raises ApiError where the bridge cannot be asked.
+    """
+    served = _served(config.environment, client)
+    if not served:
+        note(f"{client.url} shows no instance of environment {config.environment}")
+    verdicts = judge(config.environment, config.sources, served, outcomes)
+    rows: list[list[Any]] = [[v.source, v.served, len(v.dropped), _new(v), v.reason] for v in verdicts]
+    dropped = sum(len(verdict.dropped) for verdict in verdicts)
+    rows.append([cell("total"), sum(v.served for v in verdicts), dropped, sum(v.new or 0 for v in verdicts), " "])
+    _print(table(("SOURCE", "SHOWN NOW", "WOULD GO", "WOULD COME", "WHY"), rows))
+    for verdict in verdicts:
+        _print_some(f"would go from {verdict.source}", verdict.dropped)
+
+
+def _served(environment: str, client: Client) -> dict[str, set[str]]:
+    """The ids of the environment's instances by source, whatever their health and state."""
+    served: dict[str, set[str]] = {}
+    try:
+        for instance in client.pages("/v1/instances", "instances", {**EVERYTHING, "environment": environment}):
+            if instance["environment"] == environment:
+                served.setdefault(instance["source"], set()).add(instance["id"])
+    except (KeyError, TypeError) as error:
+        raise ApiError("the list of instances is not as the API promises; is it a bridge?") from error
+    return served
+
+
+async def _try_all(config: BridgeConfig) -> dict[str, Outcome]:
+    room = asyncio.Semaphore(_AT_ONCE)
+
+    async def one(name: str) -> Outcome:
+        async with room:
+            return await try_source(name, config.sources[name], config.environment)
+
+    names = list(config.sources)
+    return dict(zip(names, await asyncio.gather(*map(one, names)), strict=True))
+
+
+def _word(outcome: Outcome) -> str:
+    return "partial" if outcome.state == "reachable" and not outcome.ok else outcome.state
+
+
+def _new(verdict: Verdict) -> int | str:
+    return "?" if verdict.new is None else verdict.new
+
+
+def _print(part: Any) -> None:
+    write("\n" + render([part], colour=coloured(), width=terminal_width()))
+
+
+def _print_reasons(source: str, what: str, reasons: Mapping[str, str]) -> None:
+    _print_some(f"{what} in {source}", [f"{key or 'everything'}: {reason}" for key, reason in reasons.items()])
+
+
+def _print_some(title: str, lines: list[str] | tuple[str, ...]) -> None:
+    if not lines:
+        return
+    shown = "".join(f"  {safe_text(line)}\n" for line in lines[:_SHOWN])
+    more = f"  ... and {len(lines) - _SHOWN} more\n" if len(lines) > _SHOWN else ""
+    write(f"\n{safe_text(title)}:\n{shown}{more}")

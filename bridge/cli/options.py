@@ -1,0 +1,48 @@
+"""Options that several commands share, and the client they describe."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bridge.cli.output import Format
+
+if TYPE_CHECKING:
+    from bridge.client.http import Client
+
+DEFAULT_URL = "http://127.0.0.1:7400"
+
+Url = Annotated[str, typer.Option("--url", envvar="ENVBRIDGE_URL", help="The bridge to ask.")]
+TokenFile = Annotated[
+    Path | None,
+    typer.Option("--token-file", help="File with the bearer token; without it ENVBRIDGE_TOKEN is sent, where it is set."),
+]
+CaFile = Annotated[
+    Path | None,
+    typer.Option("--ca-file", envvar="ENVBRIDGE_CA_FILE", help="PEM file with the authorities to trust instead of the system's."),
+]
+Output = Annotated[Format, typer.Option("--output", "-o", help="How to show it.")]
+
+
+def client_for(url: str, token_file: Path | None, ca_file: Path | None) -> Client:
+    """The client that the options ask for. Raises typer.BadParameter where they cannot be used."""
+    from bridge.client.http import Client
+
+    try:
+        return Client(url, token=_token(token_file), ca_file=ca_file)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def _token(token_file: Path | None) -> str | None:
+    if token_file is None:
+        return os.environ.get("ENVBRIDGE_TOKEN") or None
+    try:
+        return token_file.read_text(encoding="utf-8").strip()
+    except UnicodeDecodeError as error:
+        raise typer.BadParameter(f"{token_file} holds no text") from error
+    except OSError as error:
+        raise typer.BadParameter(f"{token_file}: {error.strerror}") from error

@@ -1,0 +1,221 @@
+"""run, check, plugins, schema: the commands around a configuration. The host's own modules are stood in for."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+from scripted_bridge import ScriptedBridge, instance, problem
+
+from bridge.contracts import PluginContext, SourceConfig
+from bridge.errors import ConfigError, ForbiddenError, Mistake, TransientError
+from bridge.model import InstanceGroup, Listing, ServiceInstance
+
+Cli = Callable[..., Any]
+ROOT = Path(__file__).parents[3]
+
+
+class ListConfig(SourceConfig):
+    """A source that lists what its tests hand it, or raises it."""
+
+    type: str = "list"
+    shows: Any = Listing()
+
+    def open(self, ctx: PluginContext) -> Any:
+        @asynccontextmanager
+        async def opened() -> AsyncGenerator[Any, None]:
+            yield self
+
+        return opened()
+
+    async def list(self) -> Any:
+        if isinstance(self.shows, Exception):
+            raise self.shows
+        return self.shows
+
+
+def listing(*ids: str, **also: Any) -> Listing:
+    made = (ServiceInstance(id=f"shop/web/{own}", namespace="shop", service="web") for own in ids)
+    return Listing(groups=(InstanceGroup("shop/web", tuple(made)),), **also)
+
+
+@pytest.fixture
+def host(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """What the host's modules answer: ``config`` (or ``mistakes``), ``plugins``, ``code``; ``ran`` has the daemon's arguments."""
+    script = SimpleNamespace(config=None, mistakes=(), plugins=[], code=0, ran=None)
+
+    def module(name: str, **content: Any) -> None:
+        made = ModuleType(name)
+        vars(made).update(content)
+        monkeypatch.setitem(sys.modules, name, made)
+
+    def load_config(path: Path) -> Any:
+        if script.mistakes:
+            raise ConfigError(tuple(script.mistakes))
+        return script.config
+
+    def run_daemon(config_path: Path, *, log_format: str | None, log_level: str | None) -> int:
+        load_config(config_path)
+        script.ran = (config_path, log_format, log_level)
+        return script.code
+
+    module("bridge.host.app", run_daemon=run_daemon)
+    module("bridge.host.config", load_config=load_config, schema=lambda: {"title": "é"})
+    module("bridge.host.plugins", installed=lambda: script.plugins)
+    return script
+
+
+def configured(**sources: Any) -> SimpleNamespace:
+    made = {name: given if isinstance(given, SourceConfig) else ListConfig(shows=given) for name, given in sources.items()}
+    return SimpleNamespace(environment="eu", sources=made)
+
+
+def words(text: str) -> list[list[str]]:
+    return [line.split() for line in text.splitlines()]
+
+
+# ------------------------------------------------------------- run, plugins, schema
+
+
+@pytest.mark.parametrize(
+    ("arguments", "handed_on"),
+    [([], (None, None)), (["--log-format", "json"], ("json", None)), (["--log-level", "DEBUG"], (None, "debug"))],
+)
+def test_run_hands_its_options_to_the_daemon(host: SimpleNamespace, cli: Cli, arguments: list[str], handed_on: Any) -> None:
+    host.code = 3
+    assert cli("run", "bridge.yaml", *arguments).exit_code == 3
+    assert host.ran == (Path("bridge.yaml"), *handed_on)
+
+
+@pytest.mark.parametrize("command", ["run", "check"])
+def test_every_mistake_is_told_and_ends_with_2(host: SimpleNamespace, cli: Cli, command: str) -> None:
+    host.mistakes = [Mistake("sources.a.typ", "unknown key", "Did you mean `type`?"), Mistake("serve", "\x1b[2J", "Remove it.")]
+    result = cli(command, "bridge.yaml")
+    assert (result.exit_code, result.stdout) == (2, "")
+    first, second = result.stderr.splitlines()
+    assert "sources.a.typ: unknown key. Did you mean `type`?" in first
+    assert "serve: \\x1b[2J. Remove it." in second
+
+
+@pytest.mark.parametrize(
+    "arguments", [["run"], ["check"], ["run", "a", "--log-format", "xml"], ["check", "a", "--against", "nonsense"]]
+)
+def test_wrong_usage_ends_with_2(host: SimpleNamespace, cli: Cli, arguments: list[str]) -> None:
+    assert cli(*arguments).exit_code == 2
+
+
+def test_plugins_names_type_and_distribution(host: SimpleNamespace, cli: Cli) -> None:
+    host.plugins = [
+        SimpleNamespace(kind="source", type="file", distribution="envbridge", version="1.0", module="bridge_plugins.f")
+    ]
+    assert words(cli("plugins").stdout)[1] == ["source", "file", "envbridge", "1.0", "bridge_plugins.f"]
+    assert json.loads(cli("plugins", "-o", "json").stdout) == [vars(host.plugins[0])]
+
+
+def test_schema_is_json(host: SimpleNamespace, cli: Cli) -> None:
+    assert json.loads(cli("schema").stdout) == {"title": "é"}
+
+
+def test_the_daemon_is_started_without_what_only_tables_need() -> None:
+    code = "import sys, bridge.cli; print(sorted({'rich', 'yaml', 'http.client', 'bridge.cli.tables'} & set(sys.modules)))"
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    ran = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=True
+    )
+    assert ran.stdout == "[]\n"
+
+
+# ------------------------------------------------------------- check
+
+
+def test_a_good_configuration_is_summed_up(host: SimpleNamespace, cli: Cli) -> None:
+    host.config = configured(a=Listing(), b=Listing())
+    result = cli("check", "bridge.yaml")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "OK: environment eu, sources: 2 list\n", "")
+
+
+def test_connect_shows_each_source_and_ends_with_1_when_one_fails(host: SimpleNamespace, cli: Cli) -> None:
+    host.config = configured(
+        good=listing("1", "2", rejected={"shop/web/3": "no address"}),
+        denied=ForbiddenError("may not list pods"),
+        gone=TransientError("refused"),
+    )
+    result = cli("check", "bridge.yaml", "--connect")
+    assert result.exit_code == 1
+    rows = {row[0]: row[1:] for row in words(result.stdout) if row}
+    assert rows["good"] == ["list", "reachable", "2", "0", "1", "-"]
+    assert rows["denied"][:2] == ["list", "forbidden"]
+    assert rows["gone"][1:] == ["failed", "0", "0", "0", "refused"]
+    assert "shop/web/3: no address" in result.stdout
+    assert "may not list pods" in result.stdout
+
+
+def test_connect_of_sources_that_all_can_be_read_ends_with_0(host: SimpleNamespace, cli: Cli) -> None:
+    host.config = configured(good=listing("1", rejected={"x": "broken"}))
+    assert cli("check", "bridge.yaml", "--connect").exit_code == 0
+
+
+def test_connect_with_a_part_that_cannot_be_told_ends_with_1(host: SimpleNamespace, cli: Cli) -> None:
+    host.config = configured(part=listing("1", unknown={"pay": ForbiddenError("may not list pay")}))
+    result = cli("check", "bridge.yaml", "--connect")
+    assert result.exit_code == 1
+    assert ["part", "list", "partial", "1", "1", "0", "-"] in words(result.stdout)
+    assert "pay: may not list pay" in result.stdout
+
+
+def test_against_tells_which_sources_would_go(host: SimpleNamespace, cli: Cli, bridge: ScriptedBridge) -> None:
+    host.config = configured(kept=Listing(), new_name=ListConfig(renamed_from="old_name"))
+    served = [
+        instance("shop/web/1", source="kept"),
+        instance("shop/web/2", source="dropped"),
+        instance("shop/web/3", source="dropped", health="unready"),
+        instance("shop/web/4", source="old_name"),
+        instance("shop/web/5", source="elsewhere", environment="us"),
+    ]
+    bridge.on("/v1/instances", {"instances": served[:2], "next": "p"}, {"instances": served[2:], "next": None})
+    result = cli("check", "bridge.yaml", "--against", bridge.url)
+    assert result.exit_code == 0
+    rows = {row[0]: row[1:] for row in words(result.stdout) if row}
+    assert rows["dropped"][:3] == ["2", "2", "0"]
+    assert rows["kept"][:3] == ["1", "0", "?"]
+    assert rows["new_name"][:6] == ["1", "0", "?", "renamed", "from", "old_name;"]
+    assert rows["total"][:2] == ["4", "2"]
+    assert "elsewhere" not in result.stdout
+    assert ["shop/web/3"] in words(result.stdout)
+    assert bridge.asked[0].query["health"] == bridge.asked[0].query["lifecycle"] == bridge.asked[0].query["state"] == "any"
+
+
+def test_against_with_connect_compares_every_instance(host: SimpleNamespace, cli: Cli, bridge: ScriptedBridge) -> None:
+    hidden = InstanceGroup("shop/hidden", (ServiceInstance(id="shop/web/2", namespace="shop", service="hidden"),))
+    shown = (*listing("1", "3").groups, hidden)
+    host.config = configured(main=ListConfig(shows=Listing(groups=shown), exclude=("shop/hidden",)))
+    bridge.on("/v1/instances", {"instances": [instance(f"shop/web/{n}") for n in (1, 2, 9)], "next": None})
+    result = cli("check", "bridge.yaml", "--connect", "--against", bridge.url)
+    assert result.exit_code == 0
+    assert ["main", "3", "2", "1"] in [row[:4] for row in words(result.stdout)]
+    assert ["shop/web/2"] in words(result.stdout)
+    assert ["shop/web/9"] in words(result.stdout)
+
+
+def test_against_a_bridge_that_refuses_ends_with_1(host: SimpleNamespace, cli: Cli, bridge: ScriptedBridge) -> None:
+    host.config = configured()
+    bridge.on("/v1/instances", problem(403, "Forbidden", "no token"))
+    result = cli("check", "bridge.yaml", "--against", bridge.url)
+    assert result.exit_code == 1
+    assert "Forbidden: no token" in result.stderr
+
+
+def test_against_another_environment_says_so(host: SimpleNamespace, cli: Cli, bridge: ScriptedBridge) -> None:
+    host.config = configured(main=Listing())
+    bridge.on("/v1/instances", {"instances": [], "next": None})
+    result = cli("check", "bridge.yaml", "--against", bridge.url)
+    assert result.exit_code == 0
+    assert "shows no instance of environment eu" in result.stderr

@@ -1,0 +1,129 @@
+"""The pure functions that make tables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from scripted_bridge import instance
+
+from bridge.cli import output, tables
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "text"),
+    [
+        (None, "-"),
+        (0, "0ms"),
+        (999, "999ms"),
+        (1000, "1s"),
+        (119_000, "119s"),
+        (120_000, "2m"),
+        (7_200_000, "2h"),
+        (172_800_000, "2d"),
+    ],
+)
+def test_durations_are_short(milliseconds: int | None, text: str) -> None:
+    assert tables.duration(milliseconds) == text
+
+
+@pytest.mark.parametrize(
+    ("listed", "text"),
+    [
+        ([], ""),
+        (None, ""),
+        ([{"name": "http", "port": 80}], "http:80"),
+        ([{"name": None, "port": 53, "protocol": "UDP"}, {"name": "a", "port": 1, "protocol": "TCP"}], "53/UDP, a:1"),
+    ],
+)
+def test_ports_name_what_is_not_usual(listed: Any, text: str) -> None:
+    assert tables.ports(listed) == text
+
+
+@pytest.mark.parametrize(
+    ("changes", "text", "colour"),
+    [
+        ({}, "ready", "green"),
+        ({"health": "unready"}, "unready", "red"),
+        ({"health": "unknown"}, "unknown", "yellow"),
+        ({"lifecycle": "draining"}, "ready, draining", "yellow"),
+        ({"state": "down"}, "ready, down", "red"),
+        ({"state": "expired"}, "ready, expired", "yellow"),
+    ],
+)
+def test_a_status_has_the_colour_of_its_worst_part(changes: dict[str, str], text: str, colour: str) -> None:
+    shown = tables.state(tables.instance_status(instance(**changes)))
+    assert (shown.plain, shown.style) == (text, colour)
+
+
+def test_a_hostname_stands_in_for_addresses() -> None:
+    assert tables.where(instance(addresses=[], hostname="web.example.org")) == "web.example.org"
+
+
+def test_what_a_pipe_reads_is_never_cut_or_padded() -> None:
+    long = "x" * 5000
+    text = tables.render([tables.table(["A", "B"], [[long, ""], ["", long]])], colour=False, width=None)
+    head, first, second = text.splitlines()
+    assert first.split() == [long, "-"]
+    assert second.endswith(long)
+    assert head == head.rstrip()
+
+
+def test_a_terminal_folds_and_loses_nothing() -> None:
+    text = tables.render([tables.table(["A"], [["x" * 100]])], colour=False, width=30)
+    assert text.count("x") == 100
+    assert max(map(len, text.splitlines())) <= 30
+
+
+@pytest.mark.parametrize("title", ["", "sources"])
+@pytest.mark.parametrize("columns", [["NAME", "漢字"], []])
+def test_a_pipe_reads_what_a_wide_terminal_shows(columns: list[str], title: str) -> None:
+    sheet = tables.table(columns, [["漢", "a b"], [None, 3], ["x" * 40, ""]], title=title)
+    assert tables.render([sheet, sheet], colour=False, width=None) == tables.render([sheet, sheet], colour=False, width=500)
+
+
+def test_an_empty_table_is_its_head() -> None:
+    assert tables.render([tables.table(["A", "B"], [])], colour=False, width=None) == "A  B\n"
+    assert tables.render([tables.table([], [])], colour=False, width=None) == ""
+
+
+def test_colours_only_where_asked() -> None:
+    part = tables.instances({"instances": [instance()]}, False)
+    assert "\x1b[" not in tables.render(part, colour=False, width=80)
+    assert "\x1b[32m" in tables.render(part, colour=True, width=None)
+
+
+def test_markup_is_text() -> None:
+    text = tables.render([tables.table(["[red]H"], [["[link=x]y[/link]"]], title="[b]t")], colour=True, width=None)
+    assert "[red]H" in text
+    assert "[link=x]y[/link]" in text
+    assert "[b]t" in text
+
+
+@pytest.mark.parametrize(
+    ("terminal", "environment", "expected"),
+    [
+        (True, {}, True),
+        (False, {}, False),
+        (True, {"NO_COLOR": "1"}, False),
+        (True, {"NO_COLOR": ""}, True),
+        (True, {"TERM": "dumb"}, False),
+    ],
+)
+def test_no_color_is_honoured(
+    terminal: bool, environment: dict[str, str], expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("NO_COLOR", "TERM"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: terminal, raising=False)
+    assert output.coloured() is expected
+    assert output.paint("x", "red") == ("\x1b[31mx\x1b[0m" if expected else "x")
+
+
+@pytest.mark.parametrize("text", ["\x7f", "\x9b", "\u202e", "é", "\ud800", "\n"])
+def test_json_and_yaml_are_printable_ascii_on_one_value(text: str) -> None:
+    for shown in (output.to_json({"k": text}), output.to_yaml({"k": text})):
+        assert shown.isascii()
+        assert all(character.isprintable() or character == "\n" for character in shown)
