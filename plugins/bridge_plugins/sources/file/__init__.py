@@ -1,0 +1,1 @@
+"""Instances written down in YAML or JSON files."""
