@@ -1,0 +1,1 @@
+"""Reads service instances from Kubernetes: EndpointSlices, Services and, where wanted, Nodes."""

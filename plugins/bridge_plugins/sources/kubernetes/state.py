@@ -1,0 +1,347 @@
+"""What is known of one scope: its slices, Services and Nodes, and which groups a change of one of them touches.
+
+No I/O and no waiting. Changes go in one object at a time (`put`, `drop`) and mark groups as dirty; `event` renders
+one dirty group. A state is made anew for each listing; the one before lends it what has not changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from sys import intern
+from typing import Literal
+
+import msgspec
+from msgspec import Raw, Struct
+
+from bridge.contracts import Count
+from bridge.errors import SourceError, TransientError
+from bridge.model import Gone, InstanceGroup, Listing, Rejected, ServiceName, SourceEvent
+
+from . import wire
+from .mapping import (
+    NodeFacts,
+    group_from_service,
+    group_from_slice,
+    is_foreign,
+    is_own,
+    node_facts,
+    ready_nodes,
+    service_key,
+    slice_key,
+)
+from .policy import Policy, Publish, service_policy
+from .wire import BrokenError, Service, SliceContent
+
+Kind = Literal["EndpointSlice", "Service", "Node"]
+Input = tuple[object, ...]
+"""Everything a group was rendered from: equal input, equal group."""
+
+_PACKED = msgspec.msgpack.Decoder(SliceContent)
+# Slices that may lie unpacked between being read and being rendered: many in a list, few in a burst of events.
+_FRESH = 100
+_MANAGED_BY = "app.kubernetes.io/managed-by"
+
+
+class SliceRecord(Struct):
+    """A slice as it is kept: packed, because most are read again only when their Service changes."""
+
+    key: str
+    name: ServiceName
+    digest: tuple[int, int]
+    packed: bytes
+    ready_on: frozenset[str] | None = None
+
+    fresh: SliceContent | None = None
+
+    def content(self) -> SliceContent:
+        """The slice, unpacked; from how it was just read, the first time."""
+        fresh, self.fresh = self.fresh, None
+        return _PACKED.decode(self.packed) if fresh is None else fresh
+
+    def ready_nodes(self) -> frozenset[str]:
+        """As `mapping.ready_nodes`."""
+        if self.ready_on is None:
+            self.ready_on = ready_nodes(self.content())
+        return self.ready_on
+
+
+class ScopeState:
+    """The objects of one scope, by group key (Nodes by name).
+
+    publish: the mode of Services that name none. nodes: whether Nodes are followed. before: the state of the listing
+    before; its slices need no decoding where their bytes are the same, and stand in for what cannot be read now.
+    complain: told once per Service what on it is not understood.
+    """
+
+    def __init__(
+        self,
+        scope: str,
+        publish: Publish,
+        *,
+        nodes: bool,
+        count: Count,
+        complain: Callable[[str, str], None],
+        before: ScopeState | None = None,
+    ) -> None:
+        self.scope = scope
+        self.dirty: dict[str, None] = {}
+        self.rejected: dict[str, str] = {}
+        self.unknown: dict[Kind, str] = {}
+        self._publish: Publish = publish
+        self._default = Policy(publish=publish)
+        self._follows_nodes = nodes
+        self._count = count
+        self._complain = complain
+        self._before = before
+        self._known = {record.digest: record for record in before.slices.values()} if before else {}
+        self.slices: dict[str, SliceRecord] = {}
+        self.services: dict[str, Service] = {}
+        self.policies: dict[str, Policy] = {}
+        self.nodes: dict[str, NodeFacts] = {}
+        self._members: dict[str, set[str]] = {}
+        self._places: bytes | None = None
+        self._fresh = _FRESH
+
+    def put(self, kind: Kind, raw: Raw) -> None:
+        """Take in an object that is there. One that cannot be read is noted in ``rejected`` or ``unknown``."""
+        try:
+            if kind == "EndpointSlice":
+                self._put_slice(raw)
+            elif kind == "Service":
+                self._put_service(raw)
+            else:
+                self._put_node(raw)
+        except BrokenError as broken:
+            self._reject(kind, broken)
+
+    def drop(self, kind: Kind, raw: Raw) -> None:
+        """Take out an object that is gone; only its name has to be readable."""
+        try:
+            namespace, name = wire.read_name(raw)
+            if kind != "Node":
+                namespace = self._namespace(namespace, name)
+        except BrokenError as broken:
+            self._reject(kind, broken)
+            return
+        if kind == "EndpointSlice":
+            self._forget_slice(slice_key(namespace, name))
+        elif kind == "Service":
+            self._forget_service(service_key(namespace, name))
+        else:
+            self._set_node(name, None)
+
+    def restart(self, kind: Kind) -> None:
+        """Forget what was put in of a kind: its list begins again."""
+        self.unknown.pop(kind, None)
+        if kind == "Node":
+            self.nodes, self._places = {}, None
+        elif kind == "Service":
+            self.services, self.policies = {}, {}
+        else:
+            self.slices, self._members = {}, {}
+        own = {"EndpointSlice": "/slice/", "Service": "/service/"}.get(kind)
+        if own:
+            self.rejected = {key: reason for key, reason in self.rejected.items() if own not in key}
+
+    def settle(self) -> None:
+        """End the listing: what could not be read stays as it was, and everything is to be rendered."""
+        for key in self.rejected:
+            self._adopt(key)
+        self._before = None
+        self._known = {}
+        self.dirty = {key: None for key in (*self.services, *self.slices) if key not in self.rejected}
+
+    def clean(self) -> None:
+        """Forget what was touched and what could not be read: it has been told."""
+        self.dirty = {}
+        self.rejected = {}
+        self._fresh = _FRESH
+
+    def event(self, key: str) -> tuple[list[SourceEvent], Input | None]:
+        """What is to be said about one group now, and from what: None where it must be said again next time."""
+        if (record := self.slices.get(key)) is not None:
+            policy = self.policies.get(service_key(*record.name), self._default)
+            if policy.publish != "pod":
+                return [InstanceGroup(key, (), (record.name,))], self.input(key)
+            mapped = group_from_slice(key, record.name, record.content(), policy, self.nodes)
+            if mapped.unresolved_ports:
+                self._count("ports_unresolved", mapped.unresolved_ports)
+            rejections: list[SourceEvent] = [Rejected(own_id, reason) for own_id, reason in mapped.rejected.items()]
+            return [mapped.group, *rejections], None if rejections else self.input(key)
+        if key in self.services:
+            group = self._service_group(key)
+            return [group], (group,)
+        return [Gone(key)], None
+
+    def input(self, key: str) -> Input | None:
+        """Everything the group of ``key`` depends on; None where there is no such group."""
+        if (record := self.slices.get(key)) is not None:
+            policy = self.policies.get(service_key(*record.name), self._default)
+            return (record.packed, record.name, policy, self._places_digest() if policy.publish == "pod" else b"")
+        if key in self.services:
+            return (self._service_group(key),)
+        return None
+
+    def listing(self, groups: list[InstanceGroup], unchanged: list[str], rejected: dict[str, str]) -> Listing:
+        """The listing of this state, with what `event` rendered for it."""
+        unknown: dict[str, SourceError] = {}
+        if self.unknown:
+            unknown[self.scope] = TransientError(next(iter(self.unknown.values())))
+        return Listing(self.scope, tuple(groups), tuple(unchanged), unknown=unknown, rejected={**self.rejected, **rejected})
+
+    def _put_slice(self, raw: Raw) -> None:
+        digest = (hash(bytes(raw)), len(memoryview(raw)))
+        if (known := self._known.get(digest)) is not None:
+            self._keep_slice(known)
+            return
+        item = wire.read_slice(raw)
+        name = item.metadata.name
+        namespace = self._namespace(item.metadata.namespace, name)
+        key = slice_key(namespace, name)
+        labels = item.metadata.labels
+        if labels is not None and is_foreign(labels):
+            self._count("slices_foreign")
+            self._ignore_slice(key)
+        elif labels is None or not labels.service:
+            self._count("slices_without_service")
+            self._ignore_slice(key)
+        elif not wire.is_name(labels.service):
+            raise BrokenError("its service name cannot be used", namespace, name)
+        else:
+            content = SliceContent(item.address_type, item.endpoints, item.ports)
+            packed = msgspec.msgpack.encode(content)
+            owner = ServiceName(intern(namespace), intern(labels.service))
+            self._fresh -= 1
+            self._keep_slice(SliceRecord(key, owner, digest, packed, fresh=content if self._fresh > 0 else None))
+
+    def _keep_slice(self, record: SliceRecord) -> None:
+        key = record.key
+        old = self.slices.get(key)
+        owner = service_key(*record.name)
+        if old is not None and old.name != record.name:
+            self._leave(key, old)
+        self.slices[key] = record
+        self._members.setdefault(owner, set()).add(key)
+        if old is None or old.packed != record.packed or old.name != record.name:
+            self.dirty[key] = None
+            self._touch_service(owner)
+
+    def _ignore_slice(self, key: str) -> None:
+        if key in self.slices:  # its labels changed
+            self._forget_slice(key)
+
+    def _forget_slice(self, key: str) -> None:
+        old = self.slices.pop(key, None)
+        self.dirty[key] = None
+        if old is not None:
+            self._leave(key, old)
+
+    def _leave(self, key: str, old: SliceRecord) -> None:
+        owner = service_key(*old.name)
+        members = self._members.get(owner, set())
+        members.discard(key)
+        if not members:
+            self._members.pop(owner, None)
+        self._touch_service(owner)
+
+    def _put_service(self, raw: Raw) -> None:
+        item = wire.read_service(raw)
+        metadata = item.metadata
+        metadata.namespace = self._namespace(metadata.namespace, metadata.name)
+        key = service_key(metadata.namespace, metadata.name)
+        if is_own((metadata.labels or {}).get(_MANAGED_BY)):
+            self._count("services_own")
+            if key in self.services:
+                self._forget_service(key)
+            return
+        policy, complaints = service_policy(item, self._publish)
+        metadata.labels = metadata.annotations = None  # read into the policy; they can be large
+        for complaint in complaints:
+            self._complain(key, complaint)
+        old, old_policy = self.services.get(key), self.policies.get(key, self._default)
+        if old == item and old_policy == policy:
+            return
+        self.services[key], self.policies[key] = item, policy
+        if old is None or (old_policy.publish, policy.publish) != ("pod", "pod") or item.spec != old.spec:
+            self.dirty[key] = None
+        if policy != old_policy:
+            self.dirty.update(dict.fromkeys(self._members.get(key, ())))
+
+    def _forget_service(self, key: str) -> None:
+        self.services.pop(key, None)
+        self.dirty[key] = None
+        if self.policies.pop(key, self._default) != self._default:
+            self.dirty.update(dict.fromkeys(self._members.get(key, ())))
+
+    def _touch_service(self, key: str) -> None:
+        if key in self.services and self.policies[key].publish != "pod":
+            self.dirty[key] = None
+
+    def _put_node(self, raw: Raw) -> None:
+        item = wire.read_node(raw)
+        if not wire.is_name(item.metadata.name):
+            raise BrokenError("a Node without a usable name")
+        self._set_node(intern(item.metadata.name), node_facts(item))
+
+    def _set_node(self, name: str, facts: NodeFacts | None) -> None:
+        old = self.nodes.get(name)
+        if old == facts:
+            return
+        if facts is None:
+            del self.nodes[name]
+        else:
+            self.nodes[name] = facts
+        if old is None or facts is None or (old.region, old.zone) != (facts.region, facts.zone):
+            self._places = None
+            mark = name.encode()
+            # Too many is harmless, and searching packed bytes is far cheaper than reading them.
+            self.dirty.update((key, None) for key, record in self.slices.items() if mark in record.packed)
+        self.dirty.update((key, None) for key, policy in self.policies.items() if policy.publish == "node-port")
+
+    def _service_group(self, key: str) -> InstanceGroup:
+        service, policy = self.services[key], self.policies[key]
+        ready_on: set[str] = set()
+        if policy.publish != "pod":
+            for member in self._members.get(key, ()):
+                ready_on |= self.slices[member].ready_nodes()
+        if policy.publish == "node-port" and not self._follows_nodes:
+            self._complain(key, "publish: node-port needs `nodes: true`; shown without instances")
+        return group_from_service(key, service, policy, ready_on, self.nodes)
+
+    def _namespace(self, namespace: str, name: str) -> str:
+        if not wire.is_name(name) or not wire.is_name(namespace) or (self.scope and namespace != self.scope):
+            raise BrokenError("an object without a usable name, or of another namespace")
+        return intern(namespace)
+
+    def _reject(self, kind: Kind, broken: BrokenError) -> None:
+        if broken.name is None:
+            self.unknown[kind] = f"{kind}: {broken.reason}"
+        elif kind == "Node":
+            # Its place and addresses may be part of any group: whatever lacks them now is kept.
+            self.unknown[kind] = f"Node {broken.name}: {broken.reason}"
+            if self._before is not None and broken.name in self._before.nodes:
+                self._set_node(broken.name, self._before.nodes[broken.name])
+        else:
+            try:
+                namespace = self._namespace(broken.namespace, broken.name)
+            except BrokenError as worse:
+                self.unknown[kind] = f"{kind}: {worse.reason}"
+                return
+            key = (slice_key if kind == "EndpointSlice" else service_key)(namespace, broken.name)
+            self.rejected[key] = f"{kind} {namespace}/{broken.name}: {broken.reason}"
+
+    def _adopt(self, key: str) -> None:
+        before = self._before
+        if before is None:
+            return
+        if key in before.slices and key not in self.slices:
+            self._keep_slice(before.slices[key])
+        elif key in before.services and key not in self.services:
+            self.services[key], self.policies[key] = before.services[key], before.policies[key]
+
+    def _places_digest(self) -> bytes:
+        if self._places is None:
+            places = sorted((name, facts.region or "", facts.zone or "") for name, facts in self.nodes.items())
+            self._places = hashlib.blake2b(msgspec.msgpack.encode(places), digest_size=16).digest()
+        return self._places

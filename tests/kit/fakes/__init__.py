@@ -1,0 +1,1 @@
+"""Scriptable stand-ins for backends, on loopback."""
