@@ -1,0 +1,1 @@
+"""Services and instances registered in AWS Cloud Map."""
