@@ -169,7 +169,8 @@ class Ingest:
         self._check_size(feed, events)
         changes = feed.records.fold(events, now, self._clock.wall())
         self._note(feed, events, now)
-        feed.status.recover(scope)
+        if events:
+            feed.status.recover(scope)
         if any(_tells(event) for event in events):
             feed.status.hear(scope, now)
         if listing:
@@ -326,10 +327,12 @@ class Ingest:
         for event in events:
             match event:
                 case Listing():
-                    for key in [key for key, (scope, _) in rejections.items() if covers(event.scope, scope)]:
+                    shown = {instance.id for group in event.groups for instance in group.instances}
+                    for key in [key for key, (place, _) in rejections.items() if covers(event.scope, place) or key in shown]:
                         del rejections[key]
                     for key, reason in event.rejected.items():
-                        rejections[key] = (event.scope, reason)
+                        record = feed.records.records.get(key)
+                        rejections[key] = (record.parts[0][0] if record is not None else event.scope, reason)
                     never = frozenset(part for part in event.unknown if not feed.records.has_under(part))
                     status.listing(event.scope, event.unknown, never, now)
                 case InstanceGroup():

@@ -49,8 +49,11 @@ class Connection(asyncio.Protocol):
         self._headers: dict[str, str] = {}
         self._header_bytes = 0
         self._body_bytes = 0
-        self._message: Literal["none", "head", "body"] = "none"
+        self._in_message = False
+        self._in_head = False
+        self._moved = False
         self._unparsed = 0
+        self._deaf = False
         self._refused = False
         self._half_closed = False
         self._paused_writing = False
@@ -76,33 +79,28 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # gone is gone
         self._server.release(self)
-        self._queue.clear()
-        if self.waiting is not None:
-            self._server.waits.cancel(self.waiting)
-            self.waiting = None
-        if self.following is not None:
-            self.following.close()
-            self.following = None
+        self._abandon()
         self.transport = None
 
     def data_received(self, data: bytes) -> None:
-        if self._refused:
+        if self._refused or self._deaf:
             return
         if self.request_began is None and not self._queue:
             self.request_began = self._server.clock.monotonic()
-        began = self._message
+        self._moved = False
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
             self._deaf = True  # answered as plain HTTP, then closed: what follows is no HTTP
         except httptools.HttpParserCallbackError:
-            self.refuse(500, "this is a defect of ours")  # unless a limit was passed, which was answered there
+            if not self._refused:  # a limit was passed, and answered there; all else is a defect
+                raise
         except httptools.HttpParserError as error:
             self.refuse(400, f"malformed HTTP: {error}")
         # The parser keeps a field until it is whole, and counts no framing.
-        if began == self._message != "none":
+        if self._in_message and not self._moved:
             self._unparsed += len(data)
-            if self._message == "head" and self._unparsed > MAX_HEADER + MAX_TARGET:
+            if self._in_head and self._unparsed > MAX_HEADER + MAX_TARGET:
                 self.refuse(431, f"the header is longer than {MAX_HEADER} bytes")
             elif self._unparsed > MAX_UNPARSED:
                 self.refuse(413, f"the message is longer than {MAX_UNPARSED} bytes")
@@ -126,7 +124,8 @@ class Connection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         self._target, self._headers, self._header_bytes, self._body_bytes = b"", {}, 0, 0
-        self._message, self._unparsed = "head", 0
+        self._in_message = self._in_head = self._moved = True
+        self._unparsed = 0
 
     def on_url(self, url: bytes) -> None:
         self._target += url
@@ -142,7 +141,7 @@ class Connection(asyncio.Protocol):
         self._headers[key] = f"{self._headers[key]}, {text}" if key in self._headers else text
 
     def on_headers_complete(self) -> None:
-        self._message, self._unparsed = "body", 0
+        self._in_head, self._moved, self._unparsed = False, True, 0
 
     def on_body(self, body: bytes) -> None:
         self._body_bytes += len(body)
@@ -150,7 +149,7 @@ class Connection(asyncio.Protocol):
             self._limit(413, f"the body is longer than {MAX_BODY} bytes")
 
     def on_message_complete(self) -> None:
-        self._message = "none"
+        self._in_message = False
         if self._refused:
             return
         target = self._target.decode("latin-1")
@@ -158,7 +157,7 @@ class Connection(asyncio.Protocol):
         method = self._parser.get_method().decode("latin-1")
         named = self._server.sees_names(self, self._headers)
         request = Request(method, path, query.partition("#")[0], self._headers, named, self.loopback)
-        keep = bool(self._parser.should_keep_alive()) and "upgrade" not in self._headers
+        keep = bool(self._parser.should_keep_alive()) and not self._parser.should_upgrade()
         self.request_began = None
         self._queue.append((request, keep))
         if len(self._queue) > MAX_PIPELINED and not self._paused_reading and self.transport is not None:
@@ -186,6 +185,8 @@ class Connection(asyncio.Protocol):
         if self._paused_reading and len(self._queue) < MAX_PIPELINED // 2 and self.transport is not None and not self._refused:
             self._paused_reading = False
             self.transport.resume_reading()
+        if self._half_closed and self._current is None and not self._queue and self.transport is not None:
+            self.transport.close()
 
     def finish(self, answer: Answer) -> None:
         """Send the answer to the request at hand, and go on with the next."""
@@ -218,13 +219,16 @@ class Connection(asyncio.Protocol):
             self._refused = True
             self._server.count("refused", status)
             if self._current is None and not self._queue:
+                self._method = ""
                 self._send(problem(status, detail), close=True)
+            self._abandon()
             self._close_soon()
 
     def write(self, data: bytes) -> bool:
         """Write a stream's bytes; whether the reader keeps up."""
         if self.transport is None or self.transport.is_closing():
             return False
+        self._written += len(data)
         self.transport.write(data)
         return not self._paused_writing
 
@@ -242,15 +246,14 @@ class Connection(asyncio.Protocol):
         """End the connection where a deadline passed: a request begun, an idle one, a reader that takes nothing."""
         if self.transport is None:
             return
-        if self._stuck is not None:
-            since, size = self._stuck
-            current = self.transport.get_write_buffer_size()
-            if current != size:
-                self._stuck = (now, current)
-            elif now - since > STUCK_DEADLINE:
-                self._server.count("stuck", 0)
-                self.transport.abort()
-        elif self._current is None and not self._queue:
+        taken = self._written - self.unsent
+        if not self.unsent or taken != self._taken[1]:
+            self._taken = (now, taken)
+        elif now - self._taken[0] > STUCK_DEADLINE:
+            self._server.count("stuck", 0)
+            self.transport.abort()
+            return
+        if self._current is None and not self._queue and not self.unsent:
             if self.request_began is not None and now - self.request_began > REQUEST_DEADLINE:
                 self.refuse(408, f"the request was not complete within {REQUEST_DEADLINE:g} s")
             elif self.request_began is None and now - self.idle_since > IDLE_DEADLINE:
@@ -279,14 +282,27 @@ class Connection(asyncio.Protocol):
         if close or self._server.stopping:
             parts.append(b"Connection: close\r\n")
         parts.append(b"\r\n")
+        head = b"".join(parts)
+        self._written += len(head)
         if answer.body and self._method != "HEAD" and answer.status != 304:
-            self.transport.writelines((b"".join(parts), answer.body))
+            self._written += len(answer.body)
+            self.transport.writelines((head, answer.body))
         else:
-            self.transport.write(b"".join(parts))
+            self.transport.write(head)
 
     def _limit(self, status: int, detail: str) -> None:
         self.refuse(status, detail)
         raise ValueError(detail)  # ends the parser's run
+
+    def _abandon(self) -> None:
+        """Leave what is queued, waited for or followed."""
+        self._queue.clear()
+        if self.waiting is not None:
+            self._server.waits.cancel(self.waiting)
+            self.waiting = None
+        if self.following is not None:
+            self.following.close()
+            self.following = None
 
     def _close_soon(self) -> None:
         """Close once the answer was read: closing over unread input would reset the connection and lose it."""
