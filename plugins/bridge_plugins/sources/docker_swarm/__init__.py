@@ -1,0 +1,1 @@
+"""Services and tasks of a Docker Swarm."""
