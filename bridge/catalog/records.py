@@ -125,7 +125,7 @@ class SourceRecords:
                     if not kept.keeps(event.key, id_):
                         self._linger(event.key, id_, now, changes)
             case Gone():
-                self._end(event.key, changes, now)
+                self._end((event.key,), changes, now)
             case Listing():
                 self._fold_listing(event, changes, now, wall)
             case Confirmed() | Rejected():
@@ -157,8 +157,7 @@ class SourceRecords:
     def clear(self, now: float) -> Changes:
         """Remove everything (a retired source whose time is over)."""
         changes = Changes()
-        for key in list(self.groups):
-            self._end(key, changes, now)
+        self._end(list(self.groups), changes, now)
         return changes
 
     def mark(self, state: str, scope: str = "") -> Changes:
@@ -191,8 +190,7 @@ class SourceRecords:
 
     def _fold_listing(self, listing: Listing, changes: Changes, now: float, wall: float) -> None:
         self._window.trim(now)
-        for key in listing.gone:
-            self._end(key, changes, now)
+        self._end(listing.gone, changes, now)
         present = {group.key for group in listing.groups}
         unchanged = set(listing.unchanged)
         absent: list[tuple[str, str]] = []
@@ -329,17 +327,26 @@ class SourceRecords:
         else:
             self._lingering.setdefault((key, id_), now + LINGER)
 
-    def _end(self, key: str, changes: Changes, now: float) -> None:
-        """The backend called ``key`` (a group, an id, or a prefix of groups) ended."""
-        if key in self.records:
-            for group, _ in self.records[key].parts:
-                self._drop(group, key, changes, now)
-            return
-        for group in [key] if key in self.groups else [group for group in self.groups if covers(key, group)]:
-            members = self.groups[group]
-            for id_ in (*members.shown, *members.kept):
-                self._drop(group, id_, changes, now)
-            self._forget_group(group, changes)
+    def _end(self, keys: Iterable[str], changes: Changes, now: float) -> None:
+        """The backend called ``keys`` (ids, groups, or prefixes of groups) ended; what nobody knows had ended before."""
+        prefixes: set[str] = set()
+        for key in keys:
+            if key in self.records:
+                for group, _ in self.records[key].parts:
+                    self._drop(group, key, changes, now)
+            elif key in self.groups:
+                self._end_group(key, changes, now)
+            else:
+                prefixes.add(key)
+        if prefixes:
+            for group in [group for group in self.groups if any(prefix in prefixes for prefix in _prefixes(group))]:
+                self._end_group(group, changes, now)
+
+    def _end_group(self, key: str, changes: Changes, now: float) -> None:
+        members = self.groups[key]
+        for id_ in (*members.shown, *members.kept):
+            self._drop(key, id_, changes, now)
+        self._forget_group(key, changes)
 
     def _drop(self, key: str, id_: str, changes: Changes, now: float, *, lost_by_absence: bool = False) -> None:
         """``key`` lets go of ``id_``; the record goes with its last part."""
