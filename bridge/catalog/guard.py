@@ -111,9 +111,7 @@ def services_to_hold(
         held = frozenset(service for service in absent if net.get(service, 0) > 0)
         return held, f"listings lack {loss_in_all} of {before} instances, more than {limit:g} within {WINDOW:g} s"
     emptied = frozenset(
-        service
-        for service, count in absent.items()
-        if sizes[service] == count and count + lost.get(service, 0) >= 2
+        service for service, count in absent.items() if sizes[service] == count and count + lost.get(service, 0) >= 2
     )
     if emptied:
         names = ", ".join(sorted(map(str, emptied))[:3])

@@ -138,7 +138,7 @@ class InstancesView(View):
         else:
             names = self.catalog.sorted_services()
             if after is not None:
-                names = names[bisect_left(names, ServiceName(*after[1:3])) if len(after) == 6 else 0 :]
+                names = names[bisect_left(names, ServiceName(*after[1:3])) :]
         matches = self.query.matches
         for name in names:
             entry = self.catalog.services.get(name)

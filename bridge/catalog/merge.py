@@ -7,9 +7,10 @@ from ipaddress import IPv4Address, ip_address
 
 from msgspec.structs import replace
 
-from bridge.model import Health, ServiceInstance
+from bridge.model import Health, ServiceInstance, State
 
 _HEALTH_RANK: dict[Health, int] = {"ready": 0, "unknown": 1, "unready": 2}
+_STATE_RANK: dict[State, int] = {"listed": 0, "down": 1, "expired": 2}
 
 
 def address_order(address: str) -> tuple[int, int, str]:
@@ -24,8 +25,8 @@ def address_order(address: str) -> tuple[int, int, str]:
 def merge(parts: Sequence[ServiceInstance]) -> ServiceInstance:
     """The instance that ``parts`` (one or more, of one id) describe together.
 
-    Sets are united; ready wins over unknown over unready, active over draining, the larger weight, and of single
-    values the first in order of text, so that the result does not depend on the order of ``parts``.
+    Sets are united; ready wins over unknown over unready, active over draining, listed over all else, the larger weight,
+    and of single values the first in order of text, so that the result does not depend on the order of ``parts``.
     """
     if len(parts) == 1:
         return parts[0]
@@ -47,6 +48,7 @@ def merge(parts: Sequence[ServiceInstance]) -> ServiceInstance:
             )
         ),
         health=min((part.health for part in parts), key=_HEALTH_RANK.__getitem__),
+        state=min((part.state for part in parts), key=_STATE_RANK.__getitem__),
         lifecycle="active" if any(part.lifecycle == "active" for part in parts) else "draining",
         weight=max(part.weight for part in parts),
         region=_first(part.region for part in parts),

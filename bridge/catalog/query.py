@@ -102,10 +102,10 @@ class Reading:
 
 
 def nearest(word: str, valid: Iterable[str]) -> str:
-    """The valid word most like ``word``."""
+    """The valid word most like ``word``, or that begins with it."""
     choices = list(valid)
-    close = difflib.get_close_matches(word, choices, n=1, cutoff=0.0)
-    return close[0] if close else choices[0]
+    begun = [choice for choice in choices if word and choice.startswith(word)]
+    return (begun or difflib.get_close_matches(word, choices, n=1, cutoff=0.0) or choices)[0]
 
 
 def parse(resource: Resource, parameters: Sequence[tuple[str, str]]) -> tuple[Query, Reading]:
@@ -137,7 +137,7 @@ def parse(resource: Resource, parameters: Sequence[tuple[str, str]]) -> tuple[Qu
         stale=_choice(given, "stale", "yes") == ("yes",),
         near=tuple(dict.fromkeys(given.get("near", ()))),
         limit=_limit(given),
-        page=_page(given),
+        page=_page(given, 2 if resource == "services" else 6),
         filtered=any(name not in ("environment", "namespace", "near", "limit", "page", *READS) for name in given),
     )
     return query, Reading(after=given["after"][0] if "after" in given else None, wait=_wait(given))
@@ -151,9 +151,7 @@ def _choice(given: dict[str, list[str]], name: str, default: str) -> Values:
             raise QueryError(
                 f"no value of {name!r}; did you mean {nearest(value, valid)!r}? Valid: {', '.join(valid)}", parameter=name
             )
-    if "any" in values:
-        return tuple(value for value in valid if value != "any")
-    return tuple(sorted(set(values)))
+    return tuple(value for value in valid if value != "any" and (value in values or "any" in values))
 
 
 def _limit(given: dict[str, list[str]]) -> int | None:
@@ -180,14 +178,15 @@ def encode_page(position: Sequence[str]) -> str:
     return base64.urlsafe_b64encode(b"\x01" + "\x00".join(position).encode()).decode().rstrip("=")
 
 
-def _page(given: dict[str, list[str]]) -> tuple[str, ...] | None:
+def _page(given: dict[str, list[str]], length: int) -> tuple[str, ...] | None:
     if "page" not in given:
         return None
     text = given["page"][0]
     try:
         raw = base64.b64decode(text.encode("ascii") + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)
-        if raw[:1] == b"\x01":
-            return tuple(raw[1:].decode().split("\x00"))
+        position = tuple(raw[1:].decode().split("\x00"))
+        if raw[:1] == b"\x01" and len(position) == length:
+            return position
     except (binascii.Error, UnicodeError):
         pass
     raise QueryError("'page' is not one that an answer's 'next' gave", parameter="page")

@@ -59,20 +59,25 @@ class Group:
 
 @dataclass(slots=True)
 class Changes:
-    """What a fold changed: instances by id, how many groups more or fewer stand for a service, groups touched."""
+    """What a fold changed: instances by id, how many groups more or fewer stand for a service, groups touched.
+
+    moved: ids that show the same as before, but are held by other groups now: only the disk cares.
+    """
 
     pairs: dict[str, Pair] = field(default_factory=dict)
     stands: dict[ServiceName, int] = field(default_factory=dict)
     groups: dict[str, None] = field(default_factory=dict)
+    moved: dict[str, None] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
-        return bool(self.pairs or self.stands or self.groups)
+        return bool(self.pairs or self.stands or self.groups or self.moved)
 
     def absorb(self, other: Changes) -> None:
         """Add what happened after."""
         for id_, (before, after) in other.pairs.items():
             self.note(id_, before, after)
         self.groups.update(other.groups)
+        self.moved.update(other.moved)
 
     def note(self, id_: str, before: ServiceInstance | None, after: ServiceInstance | None) -> None:
         """Add one step; steps of one id collapse, and one that leads back vanishes."""
@@ -317,7 +322,7 @@ class SourceRecords:
                 self._resize(record.instance.service_name, 1)
             changes.note(id_, before, record.instance)
         elif changed:
-            changes.groups[parts[0][0]] = None
+            changes.moved[id_] = None
 
     def _linger(self, key: str, id_: str, now: float, changes: Changes) -> None:
         """A stream no longer shows ``id_`` under ``key``: explicit, but it may be moving to another group."""

@@ -141,7 +141,7 @@ class View(ABC):
 
     @abstractmethod
     def delta_since(self, changes: Iterable[Change]) -> Delta | None:
-        """The net difference that all of ``changes`` (the newest last, all applied) made; may be empty. None: no delta can tell."""
+        """The net difference that all of ``changes`` (the newest last, all applied) made; None where no delta can tell."""
 
     def document(self) -> dict[str, Any]:
         """What surrounds the list in the JSON document."""

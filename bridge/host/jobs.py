@@ -26,15 +26,15 @@ class Jobs:
     """The scheduler: every job has one instance, missed runs collapse into one, a failure is logged and counted."""
 
     def __init__(self) -> None:
-        self._scheduler = AsyncIOScheduler(
-            timezone=UTC, job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
-        )
+        self._scheduler = AsyncIOScheduler()
         self._results: dict[str, JobResult] = {}
         self._logger = logging.getLogger("bridge.jobs")
 
     def start(self) -> None:
         """Begin, inside a running event loop."""
-        self._scheduler.configure(event_loop=asyncio.get_running_loop())
+        defaults = {"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
+        # In one call: each forgets what the one before it set.
+        self._scheduler.configure(event_loop=asyncio.get_running_loop(), timezone=UTC, job_defaults=defaults)
         self._scheduler.start()
 
     def stop(self) -> None:

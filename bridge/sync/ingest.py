@@ -55,7 +55,10 @@ def fresh_for(config: SourceConfig, *, polled: bool) -> float:
 
 @dataclass(slots=True)
 class Feed:
-    """One configured source as ingest sees it. ``rejections``: key -> (what it belongs to, reason)."""
+    """One configured source as ingest sees it.
+
+    rejections: key -> (what it belongs to, reason). refused: what our own rules reject, by group: id -> reason.
+    """
 
     status: SourceStatus
     records: SourceRecords
@@ -63,6 +66,7 @@ class Feed:
     max_instances: int
     hold: float | None
     rejections: dict[str, tuple[str, str]] = field(default_factory=dict)
+    refused: dict[str, dict[str, str]] = field(default_factory=dict)
     relisted_at: float = 0.0
 
 
@@ -110,6 +114,8 @@ class Ingest:
             status = SourceStatus(origin, config.type, scopes=scopes, fresh_for=0.0)
             self.partition.statuses[name] = status
         status.declare(config.type, scopes, fresh_for(config, polled=polled))
+        if "" not in scopes:
+            status.recover("")  # it could not be opened before; no observation of a part would end that
         hold = None if config.hold == "forever" else float(config.hold)
         feed = Feed(status, records, Transform(config, self.partition.environment, name), config.max_instances, hold)
         feed.relisted_at = self._clock.monotonic()
@@ -168,9 +174,9 @@ class Ingest:
         events = self._transform(feed, events)
         self._check_size(feed, events)
         changes = feed.records.fold(events, now, self._clock.wall())
-        self._note(feed, events, now)
         if events:
             feed.status.recover(scope)
+        self._note(feed, events, now)
         if any(_tells(event) for event in events):
             feed.status.hear(scope, now)
         if listing:
@@ -296,6 +302,8 @@ class Ingest:
         for event in events:
             if isinstance(event, Listing):
                 rejected: dict[str, str] = dict(event.rejected)
+                for key in event.unchanged:  # the source does not know what was refused here
+                    rejected.update(feed.refused.get(key, {}))
                 groups = tuple(self._group(feed, group, rejected) for group in event.groups)
                 out.append(structs.replace(event, groups=groups, rejected=rejected))
             elif isinstance(event, InstanceGroup):
@@ -308,16 +316,22 @@ class Ingest:
 
     def _group(self, feed: Feed, group: InstanceGroup, rejected: dict[str, str]) -> InstanceGroup:
         instances: list[ServiceInstance] = []
+        refused: dict[str, str] = {}
         for raw in group.instances:
             try:
                 instance = feed.transform.apply(raw)
             except UnfitError as fault:
-                rejected[raw.id] = f"{raw.namespace}/{raw.service} {raw.id}: {fault}"
+                refused[raw.id] = f"{raw.namespace}/{raw.service} {raw.id}: {fault}"
                 continue
             if instance is not None:
                 old = feed.records.records.get(instance.id)
                 # An equal record is kept as it is: one copy in memory, and "changed?" is cheap from then on.
                 instances.append(old.instance if old is not None and old.instance == instance else instance)
+        rejected.update(refused)
+        if refused:
+            feed.refused[group.key] = refused
+        else:
+            feed.refused.pop(group.key, None)
         services = tuple(name for raw_name in group.services if (name := feed.transform.service(raw_name)) is not None)
         return InstanceGroup(group.key, tuple(instances), services)
 
@@ -332,7 +346,8 @@ class Ingest:
                         del rejections[key]
                     for key, reason in event.rejected.items():
                         record = feed.records.records.get(key)
-                        rejections[key] = (record.parts[0][0] if record is not None else event.scope, reason)
+                        place = key if covers(event.scope, key) else event.scope
+                        rejections[key] = (record.parts[0][0] if record is not None else place, reason)
                     never = frozenset(part for part in event.unknown if not feed.records.has_under(part))
                     status.listing(event.scope, event.unknown, never, now)
                 case InstanceGroup():

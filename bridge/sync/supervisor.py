@@ -8,9 +8,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import aclosing
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 from bridge.aio import Clock
 from bridge.contracts import AnySource, PluginContext, PollHints, PollSource, ScopedSource, Source, SourceConfig
@@ -19,9 +19,11 @@ from bridge.model import Observation
 from bridge.sync.backoff import Backoff
 from bridge.sync.ingest import Ingest
 
+T = TypeVar("T")
+
 OPEN_DEADLINE = 30.0
 HEALTHY_AFTER = 10.0
-"""Seconds a watch must last before its next failure counts as a first one."""
+"""Seconds a source must work before its next failure counts as a first one."""
 
 RELIST_EVERY = (240.0, 300.0)
 DEFAULT_POLL = 5.0
@@ -46,19 +48,23 @@ class SourceSupervisor:
         self._scheduler = scheduler
         self._clock: Clock = ctx.clock
         self._logger = logging.getLogger("bridge.supervisor")
-        self._relist = asyncio.Event()
+        self._watches: dict[str, _Watch] = {}
         self.failures = 0
 
     def relist(self) -> None:
         """Have every watch list anew, soon."""
-        self._relist.set()
+        for watch in self._watches.values():
+            watch.relist()
 
     async def run(self) -> None:
         """Until cancelled. Never raises because of the source."""
         backoff = Backoff()
         while True:
+            began = self._clock.monotonic()
             error = await self._attempt(self._run_opened)
             self._fail_all(error)
+            if self._clock.monotonic() - began > HEALTHY_AFTER:
+                backoff.reset()
             await self._clock.sleep(backoff.delay(error))
 
     async def _run_opened(self) -> None:
@@ -77,6 +83,7 @@ class SourceSupervisor:
         seconds = self.config.refresh or sum(RELIST_EVERY) / 2
         jitter = 0.0 if self.config.refresh else (RELIST_EVERY[1] - RELIST_EVERY[0]) / 2
         cancel = self._scheduler.every(f"relist {self.name}", seconds, self._relist_soon, jitter=jitter)
+        self._watches = {scope: _Watch() for scope in scopes}
         try:
             async with asyncio.TaskGroup() as tasks:
                 for scope in scopes:
@@ -90,59 +97,44 @@ class SourceSupervisor:
     # -- watching
 
     async def _watch(self, scope: str) -> None:
-        """One scope, for ever: denied, it is opened anew (credentials are read again); else watched again as it is."""
+        """One scope, for ever: a transient failure is watched again, any other demands a newly opened source."""
         backoff = Backoff()
         while True:
-            error = await self._attempt(lambda: self._watch_opened(scope, backoff))
-            self._ingest.fail(self.name, scope, error)
-            self.failures += 1
-            await self._clock.sleep(backoff.delay(error))
+            error = await self._attempt(lambda: self._watch_opened(scope, backoff), scope)
+            await self._pause(scope, error, backoff)
 
     async def _watch_opened(self, scope: str, backoff: Backoff) -> None:
         async with self._open() as source:
             while True:
-                try:
-                    await self._follow(source, scope, backoff)
-                except TransientError as error:
-                    self._ingest.fail(self.name, scope, error)
-                    self.failures += 1
-                    await self._clock.sleep(backoff.delay(error))
+                error = await self._follow(source, scope, backoff)
+                if error is not None:
+                    await self._pause(scope, error, backoff)
 
-    async def _follow(self, source: AnySource, scope: str, backoff: Backoff) -> None:
-        """One watch from its listing to its end; returns when it asks to be listed anew."""
+    async def _pause(self, scope: str, error: SourceError, backoff: Backoff) -> None:
+        """Note that ``scope`` failed, and wait."""
+        self._ingest.fail(self.name, scope, error)
+        self.failures += 1
+        await self._clock.sleep(backoff.delay(error))
+
+    async def _follow(self, source: AnySource, scope: str, backoff: Backoff) -> TransientError | None:
+        """One watch from its listing to its end: None when it is to be listed anew, or the failure to wait out first."""
         generator = source.watch_scope(scope) if isinstance(source, ScopedSource) else source.watch()  # type: ignore[union-attr]
-        began = self._clock.monotonic()
+        watch, began = self._watches[scope], self._clock.monotonic()
+        watch.begin()
         async with aclosing(generator):
             while True:
-                observation = await self._next(generator)
+                try:
+                    observation = await watch.next(generator, self.config.silence)
+                except TransientError as error:
+                    return error
                 if observation is None:
                     if self._clock.monotonic() - began < 1.0:
                         await self._clock.sleep(1.0)  # an empty watch must not become a hot loop
-                    return
+                    return None
+                # What this refuses goes up: the source takes it for applied, so only a new one tells it again.
                 self._ingest.accept(self.name, observation, scope=scope)
                 if self._clock.monotonic() - began > HEALTHY_AFTER:
                     backoff.reset()
-
-    async def _next(self, generator: AsyncGenerator[Observation, None]) -> Observation | None:
-        """The next observation; None when the watch ended or is to be listed anew."""
-        coming: asyncio.Task[Observation] = asyncio.ensure_future(anext(generator))
-        relist = asyncio.ensure_future(self._relist.wait())
-        try:
-            done, _ = await asyncio.wait({coming, relist}, timeout=self.config.silence, return_when=asyncio.FIRST_COMPLETED)
-            if coming in done:
-                return coming.result()
-            if relist in done:
-                self._relist.clear()
-                return None
-            raise TransientError(f"nothing was heard for {self.config.silence:g} s")
-        except StopAsyncIteration:
-            return None
-        finally:
-            relist.cancel()
-            if not coming.done():
-                coming.cancel()
-                with contextlib.suppress(asyncio.CancelledError, StopAsyncIteration, SourceError):
-                    await coming
 
     # -- polling
 
@@ -152,8 +144,7 @@ class SourceSupervisor:
         cancel = self._scheduler.every(f"poll {self.name}", self.config.refresh or DEFAULT_POLL, poller.on_schedule)
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(poller.poll(), name=f"first poll {self.name}")
-                tasks.create_task(poller.until_broken(), name=f"polls {self.name}")
+                tasks.create_task(poller.run(), name=f"polls {self.name}")
                 if isinstance(source, PollHints):
                     tasks.create_task(poller.follow_hints(source), name=f"hints {self.name}")
         finally:
@@ -165,9 +156,11 @@ class SourceSupervisor:
     async def _open(self) -> AsyncGenerator[AnySource, None]:
         manager = self.config.open(self._ctx)
         try:
-            async with asyncio.timeout(OPEN_DEADLINE):
+            async with asyncio.timeout(OPEN_DEADLINE) as deadline:
                 source = await manager.__aenter__()
         except TimeoutError as error:
+            if not deadline.expired():
+                raise
             raise TransientError(f"it could not be opened within {OPEN_DEADLINE:g} s") from error
         try:
             yield source
@@ -175,19 +168,26 @@ class SourceSupervisor:
             async with asyncio.timeout(OPEN_DEADLINE):
                 await manager.__aexit__(None, None, None)
 
-    async def _attempt(self, run: Callable[[], Awaitable[None]]) -> SourceError:
+    async def _attempt(self, run: Callable[[], Coroutine[Any, Any, None]], scope: str = "") -> SourceError:
         """Run until it fails; the failure as a SourceError. A defect is logged with its traceback and counts as transient."""
         try:
-            await run()
-        except Exception as failure:  # noqa: BLE001  # a plugin's defect must not end the daemon
-            error = _first(failure)
-            return error if isinstance(error, SourceError) else self.defect(error)
+            await _apart(run())
+        except Exception as failure:  # a plugin's defect must not end the daemon
+            first = _first(failure)
+            error = first if isinstance(first, SourceError) else self.defect(first, scope)
+            if _is_cancelled():  # it failed on its way out
+                raise asyncio.CancelledError from failure
+            return error
         return TransientError("the source ended by itself")
 
-    def defect(self, error: BaseException) -> SourceError:
-        """Log what a plugin should not have raised; as a SourceError."""
-        self._logger.error("source raised an unexpected error", extra={"source": self.name}, exc_info=error)
-        return TransientError(f"{type(error).__name__}: {error}")
+    def defect(self, failure: BaseException, scope: str = "") -> SourceError:
+        """What a plugin should not have raised, as a SourceError; logged unless it is what ``scope`` fails with already."""
+        error = TransientError(f"{type(failure).__name__}: {failure}")
+        feed = self._ingest.feeds.get(self.name)
+        known = feed.status.errors.get(scope) if feed is not None else None
+        if known is None or str(known) != str(error):
+            self._logger.error("source raised an unexpected error", extra={"source": self.name}, exc_info=failure)
+        return error
 
     def _fail_all(self, error: SourceError) -> None:
         self.failures += 1
@@ -205,6 +205,48 @@ class SourceSupervisor:
         self._ingest.fail(self.name, "", error)
 
 
+class _Watch:
+    """One watch's wait for its next observation, which silence ends, and a wish to list anew."""
+
+    def __init__(self) -> None:
+        self._listed = False
+        self._wanted = False
+        self._deadline: asyncio.Timeout | None = None
+
+    def begin(self) -> None:
+        """A listing begins: whatever wished for one has it."""
+        self._listed = self._wanted = False
+
+    def relist(self) -> None:
+        """List anew, at once or when it comes to waiting. A listing under way goes on: it is what is wished for."""
+        if not self._listed:
+            return
+        self._wanted = True
+        if self._deadline is not None and not self._deadline.expired():
+            self._deadline.reschedule(asyncio.get_running_loop().time())
+
+    async def next(self, generator: AsyncGenerator[Observation, None], silence: float | None) -> Observation | None:
+        """The next observation; None when the watch ended or is to be listed anew. silence: seconds; TransientError then."""
+        try:
+            async with asyncio.timeout(0.0 if self._wanted else silence) as deadline:
+                self._deadline = deadline
+                observation = await anext(generator)
+        except StopAsyncIteration:
+            return None
+        except TimeoutError:
+            if not deadline.expired():
+                raise
+        else:
+            self._listed = True
+            return observation
+        finally:
+            self._deadline = None
+        if self._wanted:
+            self._wanted = False
+            return None
+        raise TransientError(f"nothing was heard for {silence:g} s")
+
+
 class _Poller:
     """The polls of one opened source: one at a time, put off after failures, brought forward by hints."""
 
@@ -212,47 +254,46 @@ class _Poller:
         self._supervisor = supervisor
         self._source = source
         self._clock = supervisor._ctx.clock
-        self._lock = asyncio.Lock()
         self._backoff = Backoff(base=2.0)
         self._not_before = 0.0
-        self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._polling = False
+        self._due = asyncio.Event()
 
     async def on_schedule(self) -> None:
-        """The periodic poll; left out while one runs, or while a failure is being waited out."""
-        if not self._lock.locked() and self._clock.monotonic() >= self._not_before:
-            await self.poll()
+        """Ask for the periodic poll; left out while one runs, or while a failure is being waited out."""
+        if not self._polling and self._clock.monotonic() >= self._not_before:
+            self._due.set()
 
-    async def poll(self) -> None:
-        """One poll. A transient failure becomes the source's state; any other demands a newly opened source."""
-        deadline = self._supervisor.config.list_deadline
-        async with self._lock:
+    async def run(self) -> None:
+        """Poll now and whenever it is due. A transient failure becomes the source's state; raises any other."""
+        while True:
+            self._due.clear()
+            self._polling = True
             try:
-                async with asyncio.timeout(deadline):
-                    observation = await self._source.list()
-            except (TransientError, TimeoutError) as error:
-                if isinstance(error, TimeoutError):
-                    error = TransientError(f"it did not answer within {deadline:g} s")
-                self._supervisor.fail_poll(error)
-                self._not_before = self._clock.monotonic() + self._backoff.delay(error)
-                return
-            except Exception as error:  # noqa: BLE001  # a plugin's defect must not end the daemon
-                self._break(error)
-                return
-            try:
-                self._supervisor.accept_poll(observation)
-            except Exception as error:  # noqa: BLE001  # the source takes it for applied: only a new one tells it again
-                self._break(error)
-                return
-            self._backoff.reset()
-            self._not_before = 0.0
+                await self._poll()
+            finally:
+                self._polling = False
+            await self._due.wait()
 
-    async def until_broken(self) -> None:
-        """Wait for a failure that only a newly opened source can mend; raises it."""
-        await self._broken
-
-    def _break(self, error: Exception) -> None:
-        if not self._broken.done():
-            self._broken.set_exception(error)
+    async def _poll(self) -> None:
+        seconds = self._supervisor.config.list_deadline
+        try:
+            async with asyncio.timeout(seconds) as deadline:
+                observation = await _apart(self._source.list())
+        except (TransientError, TimeoutError) as failure:
+            if isinstance(failure, TransientError):
+                error = failure
+            elif deadline.expired():
+                error = TransientError(f"it did not answer within {seconds:g} s")
+            else:
+                raise
+            self._supervisor.fail_poll(error)
+            self._not_before = self._clock.monotonic() + self._backoff.delay(error)
+            return
+        # What this refuses goes up: the source takes it for applied, so only a new one tells it again.
+        self._supervisor.accept_poll(observation)
+        self._backoff.reset()
+        self._not_before = 0.0
 
     async def follow_hints(self, source: PollHints) -> None:
         """Poll when the source asks for it; its hints are opened again when they fail or end."""
@@ -260,16 +301,39 @@ class _Poller:
         while True:
             error: SourceError = TransientError("the hints ended")
             try:
-                async with aclosing(source.hints()) as hints:
-                    async for seconds in hints:
-                        backoff.reset()
-                        await self._clock.sleep(seconds)
-                        await self.poll()
+                await _apart(self._heed(source, backoff))
             except SourceError as failure:
                 error = failure
             except Exception as failure:  # noqa: BLE001  # timeliness only: the polls go on
                 error = self._supervisor.defect(failure)
             await self._clock.sleep(backoff.delay(error))
+
+    async def _heed(self, source: PollHints, backoff: Backoff) -> None:
+        async with aclosing(source.hints()) as hints:
+            async for seconds in hints:
+                backoff.reset()
+                await self._clock.sleep(seconds)
+                self._due.set()
+
+
+async def _apart(plugin: Coroutine[Any, Any, T]) -> T:
+    """Run what a plugin does in a task of its own, which ends with ours.
+
+    Ours is then cancelled by nobody but its owner: a CancelledError that the plugin lets out becomes a defect, and a TaskGroup
+    of the plugin's that fails does not leave us counted as cancelled, as it does its own task up to Python 3.12.
+    """
+    try:
+        return await asyncio.create_task(plugin)
+    except asyncio.CancelledError as error:
+        if _is_cancelled():
+            raise
+        raise RuntimeError("a CancelledError came out of the plugin") from error
+
+
+def _is_cancelled() -> bool:
+    """Whether somebody asked the current task to end."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _first(error: BaseException) -> BaseException:

@@ -51,6 +51,8 @@ class Writeback:
             for instance in (before, after):
                 if instance is not None:
                     self._records[instance.source, instance.id] = None
+        for id_ in changes.moved:
+            self._records[source, id_] = None
         for key in changes.groups:
             self._groups[source, key] = None
         if change is not None:

@@ -24,6 +24,11 @@ class ManualClock:
         self._sleepers.append((self._monotonic + seconds, future))
         await future
 
+    @property
+    def sleeping(self) -> list[float]:
+        """In how many seconds each sleeper wakes, the next one first."""
+        return sorted(end - self._monotonic for end, future in self._sleepers if not future.done())
+
     def advance(self, seconds: float) -> None:
         """Let ``seconds`` pass, and wake who slept for as long."""
         self._monotonic += seconds

@@ -63,8 +63,12 @@ class HealthWorld(Protocol):
 WEB, API = ServiceName("conformance", "web"), ServiceName("conformance", "api")
 
 
+_POOLED = ("AnyIO worker thread", "asyncio_")
+"""How the names of threads begin that libraries keep as long as the event loop lives, for the next call."""
+
+
 def _running() -> set[asyncio.Task[Any] | threading.Thread]:
-    return {*asyncio.all_tasks(), *threading.enumerate()}
+    return {*asyncio.all_tasks(), *(thread for thread in threading.enumerate() if not thread.name.startswith(_POOLED))}
 
 
 async def _nothing_is_left(others: set[asyncio.Task[Any] | threading.Thread]) -> None:

@@ -189,7 +189,8 @@ class FakeKubernetes:
         """Refuse connections and reset those that are open."""
         await self._close()
         connections = list(self._connections)
-        for task in connections:
+        for task, writer in self._connections.items():
+            writer.transport.abort()  # closing would wait for a reader that may be gone
             task.cancel()
         await asyncio.gather(*connections, return_exceptions=True)
 

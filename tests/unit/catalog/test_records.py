@@ -65,7 +65,9 @@ KEEPING = {
     "a rejected group": Listing("", (group("a", "1", "2", "3"),), rejected={"b": "broken"}),
     "rejected ids": Listing("", (group("a", "1", "2", "3"), group("b", service="api")), rejected={"4": "x", "5": "y"}),
     "a rejection inside the group": Listing("", (group("a", "1", "2", "3"), group("b", service="api")), rejected={"b/i[0]": "x"}),
-    "a shown group whose rest is unknown": Listing("", (group("a", "1"), group("b", "4", "5", service="api")), unknown={"a": ERROR}),
+    "a shown group whose rest is unknown": Listing(
+        "", (group("a", "1"), group("b", "4", "5", service="api")), unknown={"a": ERROR}
+    ),
     "unchanged groups": Listing("", unchanged=("a", "b")),
     "a listing of another scope": Listing("c"),
     "a confirmation": Confirmed(""),
@@ -250,3 +252,10 @@ def test_a_rejection_beside_its_group_keeps_the_record() -> None:
     assert bench.fold(group("a", "1", "2"), Rejected("3", "broken")) == {}
     assert bench.settle(10) == set()
     assert "3" in bench.ids
+
+
+def test_a_record_that_only_changes_its_group_is_told_to_the_disk() -> None:
+    bench = Bench(FULL, group("c", "1"))
+    changes = bench.records.fold([group("a", "2", "3")], bench.now + 1, 0.0)
+    assert not changes.pairs
+    assert changes.moved == {"1": None}

@@ -60,6 +60,7 @@ class Manager:
         self.host = host
         self._client = client
         self._version: str | None = None
+        self._closed = False
 
     def get(self, path: str, end: float) -> bytes:
         """The body of a 200 that is JSON. end: when to give up, on the clock of `time.monotonic`. Raises SourceError."""
@@ -83,9 +84,16 @@ class Manager:
         self._version = None
         self._client.close()
 
+    def close(self) -> None:
+        """End for good: a cycle that goes on in its thread makes no further connection."""
+        self._closed = True
+        self._client.close()
+
     def open(self, path: str, left: float) -> Any:
         """Send one GET; the answer, body unread, if it is a 200 with JSON. left: seconds without a byte. Raises SourceError."""
         question = _question(path)
+        if self._closed:
+            raise TransientError(f"{question}: the source was closed")
         version = self._version
         try:
             response = self._client.get(

@@ -97,7 +97,7 @@ class DockerSwarmConfig(SourceConfig):
             yield DockerSwarmSource(managers, Settings(self.publish, self.network, self.label_prefix), ctx)
         finally:
             for manager in managers:
-                manager.forget()
+                manager.close()
 
     def _connect(self) -> list[Manager]:
         """A client per host; reads files, opens no connection. Raises TransientError."""

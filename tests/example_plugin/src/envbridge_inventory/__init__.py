@@ -1,0 +1,1 @@
+"""An envbridge source over an inventory of machines."""

@@ -1,0 +1,63 @@
+"""Periodic jobs: late is run late, not left out."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from bridge.host.jobs import Jobs
+
+
+async def test_a_job_that_comes_due_while_the_loop_is_busy_runs_once_it_is_free(caplog: pytest.LogCaptureFixture) -> None:
+    jobs = Jobs()
+    jobs.start()
+    ran = asyncio.Event()
+
+    async def run() -> None:
+        ran.set()
+
+    jobs.every("poll", 1.2, run)
+    time.sleep(2.35)  # noqa: ASYNC251  # the loop is held up, and the job late by more than a second
+    async with asyncio.timeout(0.5):
+        await ran.wait()
+    jobs.stop()
+    assert not caplog.records
+
+
+async def test_a_job_that_is_still_running_is_not_run_twice() -> None:
+    jobs = Jobs()
+    jobs.start()
+    running = most = 0
+
+    async def run() -> None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0.3)
+        running -= 1
+
+    jobs.every("slow", 0.05, run)
+    async with asyncio.timeout(5.0):
+        while jobs.document()[0]["runs"] < 2:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    jobs.stop()
+    assert most == 1
+
+
+async def test_a_job_that_fails_is_counted_and_runs_again() -> None:
+    jobs = Jobs()
+    jobs.start()
+
+    async def run() -> None:
+        raise ValueError("no")
+
+    cancel = jobs.every("bad", 0.05, run)
+    async with asyncio.timeout(5.0):
+        while jobs.document()[0]["failures"] < 2:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    assert jobs.document()[0]["last_result"] == "ValueError: no"
+    cancel()
+    assert jobs.document() == []
+    jobs.stop()
