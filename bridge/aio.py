@@ -69,6 +69,7 @@ async def in_thread(function: Callable[[], T], *, deadline: float, name: str = "
             error = failure
         with contextlib.suppress(RuntimeError):  # the loop has ended: nobody waits any more
             loop.call_soon_threadsafe(settle, result, error)
+        result = error = None  # a failure knows this frame: a cycle would keep what the call held, sockets for instance
 
     threading.Thread(target=run, name=name, daemon=True).start()
     async with asyncio.timeout(deadline):
@@ -109,7 +110,8 @@ async def iterate(
                 if len(waiting) == 1:
                     loop.call_soon_threadsafe(wake.set)
         except BaseException as error:  # noqa: BLE001  # handed to the consuming side, whatever it is
-            failure.append(error)
+            if not stopped:
+                failure.append(error)
         finally:
             with contextlib.suppress(RuntimeError):  # the loop has ended: nobody waits any more
                 loop.call_soon_threadsafe(end)
@@ -127,7 +129,7 @@ async def iterate(
                 yield batch
             if ended and not waiting:
                 if failure:
-                    raise failure[0]
+                    raise failure.pop()  # and not kept: see `in_thread`
                 return
             if waiting or ended:
                 wake.set()

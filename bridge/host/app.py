@@ -142,7 +142,7 @@ class Daemon:
             if config.sources.get(name) != self._supervisors[name].config:
                 self._end_source(name)
         now = self._clock.monotonic()
-        for name, status in self.partition.statuses.items():
+        for name, status in list(self.partition.statuses.items()):
             if name not in config.sources and status.retired_at is None:
                 self.ingest.retire(name, now)
         for name, source in config.sources.items():

@@ -60,9 +60,11 @@ class Jobs:
         self._scheduler.add_job(once, trigger, id=name, name=name, replace_existing=True)
 
         def cancel() -> None:
+            if self._results.get(name) is not result:
+                return  # somebody else has taken the name since
+            del self._results[name]
             if self._scheduler.get_job(name) is not None:
                 self._scheduler.remove_job(name)
-            self._results.pop(name, None)
 
         return cancel
 

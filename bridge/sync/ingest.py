@@ -124,8 +124,11 @@ class Ingest:
         return feed
 
     def retire(self, name: str, now: float) -> None:
-        """A source is no longer configured: its records stay for a while, and say so."""
+        """A source is no longer configured: its records stay for a while, and say so. One that was never read goes at once."""
         self.feeds.pop(name, None)
+        if not self.partition.statuses[name].read:
+            self.drop(name)
+            return
         self.partition.statuses[name].retired_at = now
         self._logger.warning(
             "source retired",

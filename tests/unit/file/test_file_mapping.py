@@ -205,6 +205,7 @@ def test_a_bad_instance_is_named_and_keeps_its_record(fields: str, told: str) ->
         ("{id: [a], address: 10.0.0.1}", ".id: must be text"),
         ("{address: nonsense}", ".address: must be an IPv4"),
         ("{address: 10.0.0.1, ports: {http: x}}", ".ports.http: must be"),
+        ("{idd: one, address: 10.0.0.1}", ": unknown key 'idd', is `id` meant?"),
         ("{zone: a}", ": has no `address`"),
         ("~", ": must be a mapping, is missing"),
         ("text", ": must be a mapping, is 'text'"),

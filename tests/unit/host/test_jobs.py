@@ -61,3 +61,25 @@ async def test_a_job_that_fails_is_counted_and_runs_again() -> None:
     cancel()
     assert jobs.document() == []
     jobs.stop()
+
+
+async def test_who_ends_late_does_not_end_the_job_of_who_took_its_place() -> None:
+    jobs = Jobs()
+    jobs.start()
+    ran = asyncio.Event()
+
+    async def old() -> None:
+        """Of a source that is being closed."""
+
+    async def new() -> None:
+        ran.set()
+
+    cancel_old = jobs.every("poll s", 0.05, old)
+    cancel_new = jobs.every("poll s", 0.05, new)
+    cancel_old()
+    async with asyncio.timeout(2.0):
+        await ran.wait()
+    assert [row["name"] for row in jobs.document()] == ["poll s"]
+    cancel_new()
+    assert jobs.document() == []
+    jobs.stop()

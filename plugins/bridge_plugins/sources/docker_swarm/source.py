@@ -139,7 +139,10 @@ class DockerSwarmSource:
             except SourceError as error:
                 manager.forget()
                 failures.append((manager, error))
-        raise _combined(failures)
+        try:
+            raise _combined(failures)
+        finally:
+            failures.clear()  # they know this frame: a cycle would keep what the calls held, sockets for instance
 
     def _ask_all(self, manager: Manager, state: State, removed: frozenset[str], end: float) -> Outcome:
         """One cycle against one manager; what it says is never mixed with what another one does.

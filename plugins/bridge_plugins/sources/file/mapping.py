@@ -116,6 +116,7 @@ class _Mapper:
             if "id" in entry:
                 own = fields.part(entry, "id", fields.name)
             else:
+                fields.mapping(entry, _INSTANCE_KEYS)  # a misspelt `id` must not pass for none
                 endpoint = fields.endpoint(entry)
                 own = endpoint.derived_id
             identity = _take(taken, service, own)
