@@ -55,6 +55,8 @@ class Writeback:
             self._records[source, id_] = None
         for key in changes.groups:
             self._groups[source, key] = None
+        for name in changes.stands:  # no reader sees its last group go, yet from then on it is only remembered
+            self._services[name] = None
         if change is not None:
             for touch in change.touches:
                 self._services[touch.service] = None

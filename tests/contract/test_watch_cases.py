@@ -224,7 +224,6 @@ async def test_a_name_that_nobody_had_may_be_had_by_a_source_that_is_added(path:
     bench.clock.advance(1.0)
     reader = bench.block(path, cursor_of(reader.answers[0]))
     bench.ingest.retire("b", bench.clock.monotonic())
-    bench.ingest.drop("b")
     await until(reader)
     assert reader.statuses == [404]
 

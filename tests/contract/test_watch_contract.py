@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from bridge.aio import SystemClock
 from bridge.catalog import catalog as catalog_module
 from bridge.catalog import log as log_module
+from bridge.model import InstanceGroup, Listing, ServiceName
 from bridge.serve.http import protocol, render, stream
 from bridge.serve.http.message import Answer, Request
 from bridge.serve.http.native import NativeSurface
@@ -162,6 +163,16 @@ def run(seed: int, monkeypatch: pytest.MonkeyPatch, steps: int = STEPS) -> dict[
 @pytest.mark.parametrize("seed", SEEDS)
 def test_every_reader_sees_every_final_state_once_and_in_order(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     run(seed, monkeypatch)
+
+
+def test_a_service_whose_last_group_went_is_remembered_across_a_restart() -> None:
+    world = World(Random(0))
+    web = ServiceName("shop", "web")
+    world.ingest.accept("a", Listing("", (InstanceGroup("web", (), (web,)),)))
+    world.restart(clean=True)
+    world.ingest.accept("a", Listing(""))
+    world.restart(clean=True)
+    assert web in world.catalog.services
 
 
 @given(st.randoms(use_true_random=False), st.integers(1, 25))
