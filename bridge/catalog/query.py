@@ -31,6 +31,8 @@ READS = ("after", "wait")
 MAX_WAIT = 600.0
 DEFAULT_WAIT = 300.0
 _DIGITS = re.compile(r"[0-9]{1,30}")
+_LONGEST_QUOTED = 60
+"""Characters of a wrong value that its error repeats."""
 
 Values = tuple[str, ...]
 
@@ -148,9 +150,8 @@ def _choice(given: dict[str, list[str]], name: str, default: str) -> Values:
     values = given.get(name, [default])
     for value in values:
         if value not in valid:
-            raise QueryError(
-                f"no value of {name!r}; did you mean {nearest(value, valid)!r}? Valid: {', '.join(valid)}", parameter=name
-            )
+            near = f"did you mean {nearest(value, valid)!r}? Valid: {', '.join(valid)}"
+            raise QueryError(f"no value of {name!r}: {value[:_LONGEST_QUOTED]!r}; {near}", parameter=name)
     return tuple(value for value in valid if value != "any" and (value in values or "any" in values))
 
 

@@ -15,6 +15,9 @@ from bridge.errors import QueryError
 
 Headers = list[tuple[str, str]]
 
+VARY = ("Vary", "Accept, Accept-Encoding")
+"""What a view's answers depend on besides the URI; the same on its 200, 304 and stream (RFC 9110, section 15.4.5)."""
+
 TITLES = {
     400: "Bad Request",
     401: "Unauthorized",
@@ -24,10 +27,13 @@ TITLES = {
     408: "Request Timeout",
     413: "Content Too Large",
     414: "URI Too Long",
+    417: "Expectation Failed",
     429: "Too Many Requests",
     431: "Request Header Fields Too Large",
     500: "Internal Server Error",
+    501: "Not Implemented",
     503: "Service Unavailable",
+    505: "HTTP Version Not Supported",
 }
 
 
@@ -47,6 +53,8 @@ class Request:
 
     def segments(self) -> list[str]:
         """The path's segments, decoded. Raises QueryError where they are not UTF-8."""
+        if "%" not in self.path and self.path.isascii():
+            return self.path.split("/")[1:]
         try:
             return [unquote_to_bytes(part).decode() for part in self.path.split("/")[1:]]
         except UnicodeDecodeError as error:

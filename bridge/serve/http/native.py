@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
@@ -14,10 +15,11 @@ from bridge.catalog.catalog import Catalog
 from bridge.catalog.cursor import Cursor, parse_cursor
 from bridge.catalog.instances import InstanceView
 from bridge.catalog.query import Query, Reading, parse
+from bridge.catalog.status import SourceStatus
 from bridge.catalog.view import View, encode_json, encode_msgpack
 from bridge.errors import QueryError
 from bridge.model import Origin, ServiceName
-from bridge.serve.http.message import Answer, Headers, Reply, Request, Stream, Wait, problem
+from bridge.serve.http.message import VARY, Answer, Headers, Reply, Request, Stream, Wait, problem
 from bridge.serve.http.negotiate import EVENTS, JSON, MSGPACK, media_type, takes_gzip
 from bridge.serve.http.render import body
 
@@ -102,9 +104,9 @@ class NativeSurface:
         return Stream(view, cursor, text is not None, lambda: self._bookmark(view))
 
     def _bookmark(self, view: View) -> dict[str, Any]:
-        now = self._clock.monotonic()
-        ages = [age for status in self._catalog.reach(view.query) if (age := status.age_ms(now)) is not None]
-        return {"age_ms": max(ages, default=None), "stale": self._stale(view.query, now)}
+        now, reach = self._clock.monotonic(), self._catalog.reach(view.query)
+        ages = [age for status in reach if (age := status.age_ms(now)) is not None]
+        return {"age_ms": max(ages, default=None), "stale": _stale(reach, now)}
 
     # -- answers
 
@@ -119,7 +121,7 @@ class NativeSurface:
             return self._missing(view, headers)
         if media == EVENTS:
             media = JSON
-        headers += [("Content-Type", media), ("Vary", "Accept, Accept-Encoding")]
+        headers.append(("Content-Type", media))
         if view.collection:
             content, compressed = body(view, media, compressed=takes_gzip(request.headers.get("accept-encoding", "")))
             if compressed:
@@ -152,29 +154,27 @@ class NativeSurface:
         }
 
     def _headers(self, view: View) -> Headers:
-        """Cache-Control first, then the cursor and what is known of the sources in reach."""
+        """Cache-Control first, then the cursor, Vary, and what is known of the sources in reach: a 304 has what a 200 would."""
         query = view.query
         if isinstance(view, InstanceView):
             query = Query(environment=(view.origin.environment,), source=(view.origin.source,))
         now = self._clock.monotonic()
-        headers: Headers = [("Cache-Control", "no-cache"), ("ETag", f'W/"{view.cursor()}"')]
+        headers: Headers = [("Cache-Control", "no-cache"), ("ETag", f'W/"{view.cursor()}"'), VARY]
         reach = self._catalog.reach(query)
         ages = [age for status in reach if (age := status.age_ms(now)) is not None]
         if ages:
             headers.append(("Envbridge-Age", str(max(ages))))
-        if stale := self._stale(query, now):
+        if stale := _stale(reach, now):
             headers.append(("Envbridge-Stale", ", ".join(map(_header_text, stale))))
-        unread = sorted(
-            f"{_header_text(status.origin.environment)}/{_header_text(status.origin.source)}"
-            for status in reach
-            if not status.read
-        )
-        if unread:
-            headers.append(("Envbridge-Incomplete", ", ".join(unread)))
+        if unread := [status.origin for status in reach if not status.read]:
+            names = sorted(f"{_header_text(origin.environment)}/{_header_text(origin.source)}" for origin in unread)
+            headers.append(("Envbridge-Incomplete", ", ".join(names)))
         return headers
 
-    def _stale(self, query: Query, now: float) -> list[str]:
-        return sorted({status.origin.environment for status in self._catalog.reach(query) if status.is_stale(now)})
+
+def _stale(reach: Sequence[SourceStatus], now: float) -> list[str]:
+    """The environments that have a stale source among those in reach."""
+    return sorted({status.origin.environment for status in reach if status.is_stale(now)})
 
 
 def _header_text(name: str) -> str:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import httptools
 
-from bridge.serve.http.message import TITLES, Answer, Request, Stream, Wait, problem
+from bridge.serve.http.head import FRAMING, awaits_continue, body_length, fault, origin_form
+from bridge.serve.http.message import TITLES, VARY, Answer, Request, Stream, Wait, problem
+from bridge.serve.http.negotiate import EVENTS
 from bridge.serve.http.stream import StreamFollower
 
 if TYPE_CHECKING:
@@ -26,9 +28,8 @@ STUCK_DEADLINE = 30.0
 LINGER = 1.0
 HIGH_WATER = 512 * 1024
 
-_LINES = {
-    status: f"HTTP/1.1 {status} {title}\r\n".encode() for status, title in {**TITLES, 200: "OK", 304: "Not Modified"}.items()
-}
+_LINES = {status: f"HTTP/1.1 {status} {title}\r\n" for status, title in {**TITLES, 200: "OK", 304: "Not Modified"}.items()}
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class Connection(asyncio.Protocol):
@@ -42,6 +43,7 @@ class Connection(asyncio.Protocol):
         self._parser: Any = httptools.HttpRequestParser(self)
         self._queue: deque[tuple[Request, bool]] = deque()
         self._current: bool | None = None
+        self._request: Request | None = None
         self._method = ""
         self.waiting: BlockedRead | None = None
         self.following: StreamFollower | None = None
@@ -49,8 +51,9 @@ class Connection(asyncio.Protocol):
         self._headers: dict[str, str] = {}
         self._header_bytes = 0
         self._body_bytes = 0
-        self._in_message = False
-        self._in_head = False
+        self._in_message = True  # of the first message the parser tells no begin when an empty line precedes it
+        self._in_head = True
+        self._awaits_continue = False
         self._moved = False
         self._unparsed = 0
         self._deaf = False
@@ -104,6 +107,8 @@ class Connection(asyncio.Protocol):
                 self.refuse(431, f"the header is longer than {MAX_HEADER} bytes")
             elif self._unparsed > MAX_UNPARSED:
                 self.refuse(413, f"the message is longer than {MAX_UNPARSED} bytes")
+        if self._awaits_continue:
+            self._invite()
 
     def eof_received(self) -> bool:
         """A half-closed reader still gets its answers, unless it waits for something that may never come."""
@@ -136,27 +141,42 @@ class Connection(asyncio.Protocol):
         self._header_bytes += len(name) + len(value) + 4
         if self._header_bytes > MAX_HEADER or len(self._headers) >= 128:
             self._limit(431, f"the header is longer than {MAX_HEADER} bytes or has more than 128 fields")
+        if not self._in_head:
+            return  # a trailer field: merged into the head it could pass for one (RFC 9110, section 6.5.1)
         key = name.decode("latin-1").lower()
         text = value.decode("latin-1")
         self._headers[key] = f"{self._headers[key]}, {text}" if key in self._headers else text
 
     def on_headers_complete(self) -> None:
         self._in_head, self._moved, self._unparsed = False, True, 0
+        version, headers = self._parser.get_http_version(), self._headers
+        if (wrong := fault(version, headers)) is not None:
+            self._limit(*wrong)
+        if not FRAMING.isdisjoint(headers):
+            if body_length(headers) > MAX_BODY:
+                self._limit(413, f"the body is longer than {MAX_BODY} bytes")
+            self._awaits_continue = awaits_continue(version, headers)
+        if not self._target.startswith(b"/"):
+            target = origin_form(self._parser.get_method().decode("latin-1"), self._target.decode("latin-1"), headers)
+            if target is None:
+                self._limit(400, "the request target is neither a path nor an http or https URI")
+            else:
+                self._target = target.encode("latin-1")
 
     def on_body(self, body: bytes) -> None:
+        self._awaits_continue = False
         self._body_bytes += len(body)
         if self._body_bytes > MAX_BODY:
             self._limit(413, f"the body is longer than {MAX_BODY} bytes")
 
     def on_message_complete(self) -> None:
-        self._in_message = False
+        self._in_message = self._awaits_continue = False
         if self._refused:
             return
         target = self._target.decode("latin-1")
         path, _, query = target.partition("?")
         method = self._parser.get_method().decode("latin-1")
-        named = self._server.sees_names(self, self._headers)
-        request = Request(method, path, query.partition("#")[0], self._headers, named, self.loopback)
+        request = Request(method, path, query.partition("#")[0], self._headers, loopback=self.loopback)
         keep = bool(self._parser.should_keep_alive()) and not self._parser.should_upgrade()
         self.request_began = None
         self._queue.append((request, keep))
@@ -172,7 +192,9 @@ class Connection(asyncio.Protocol):
         while self._queue and self._current is None and not self._paused_writing and self.transport is not None:
             request, keep = self._queue.popleft()
             self._current = keep
+            self._request = request
             self._method = request.method
+            request.named = self._server.sees_names(self, request.headers)  # now: it may have waited for its turn
             reply = self._server.reply(request)
             if isinstance(reply, Answer):
                 self.finish(reply)
@@ -185,6 +207,8 @@ class Connection(asyncio.Protocol):
         if self._paused_reading and len(self._queue) < MAX_PIPELINED // 2 and self.transport is not None and not self._refused:
             self._paused_reading = False
             self.transport.resume_reading()
+        if self._awaits_continue:
+            self._invite()
         if self._half_closed and self._current is None and not self._queue and self.transport is not None:
             self.transport.close()
 
@@ -213,13 +237,28 @@ class Connection(asyncio.Protocol):
         self.finish(answer)
         self._next()
 
+    def recheck(self) -> None:
+        """End what the reader waits for or follows where it may no longer read: a stream ends, a blocked read is 401."""
+        if (self.waiting is None and self.following is None) or self._request is None:
+            return
+        if self._server.sees_names(self, self._request.headers):
+            return
+        self._server.count("refused", 401)
+        if self.following is not None:
+            self.following.close()
+            self.end()
+        elif self.waiting is not None:
+            self._server.waits.cancel(self.waiting)
+            self.finish_later(self._server.unauthorized(self._request))
+
     def refuse(self, status: int, detail: str) -> None:
         """Answer what cannot be understood, and close."""
         if not self._refused:
             self._refused = True
             self._server.count("refused", status)
             if self._current is None and not self._queue:
-                self._method = ""
+                knows_method = self._in_message and not self._in_head
+                self._method = self._parser.get_method().decode("latin-1") if knows_method else ""
                 self._send(problem(status, detail), close=True)
             self._abandon()
             self._close_soon()
@@ -261,11 +300,11 @@ class Connection(asyncio.Protocol):
 
     def _begin_stream(self, stream: Stream) -> None:
         head = (
-            b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-cache\r\n"
-            b"X-Accel-Buffering: no\r\nConnection: close\r\n\r\n"
+            f"{_LINES[200]}{self._server.date_field()}Content-Type: {EVENTS}\r\nCache-Control: no-cache\r\n"
+            f"{VARY[0]}: {VARY[1]}\r\nX-Accel-Buffering: no\r\nConnection: close\r\n\r\n"
         )
         self._queue.clear()
-        self.write(head)
+        self.write(head.encode())
         if self._method == "HEAD":
             self.end()
             return
@@ -275,14 +314,14 @@ class Connection(asyncio.Protocol):
     def _send(self, answer: Answer, *, close: bool) -> None:
         if self.transport is None or self.transport.is_closing():
             return
-        parts = [_LINES.get(answer.status) or f"HTTP/1.1 {answer.status} Status\r\n".encode()]
-        parts += [f"{name}: {value}\r\n".encode("latin-1") for name, value in answer.headers]
+        lines = [_LINES.get(answer.status) or f"HTTP/1.1 {answer.status} Status\r\n", self._server.date_field()]
+        lines += [f"{name}: {value}\r\n" for name, value in answer.headers]
         if answer.status != 304:
-            parts.append(f"Content-Length: {len(answer.body)}\r\n".encode())
+            lines.append(f"Content-Length: {len(answer.body)}\r\n")
         if close or self._server.stopping:
-            parts.append(b"Connection: close\r\n")
-        parts.append(b"\r\n")
-        head = b"".join(parts)
+            lines.append("Connection: close\r\n")
+        lines.append("\r\n")
+        head = "".join(lines).encode("latin-1")
         self._written += len(head)
         if answer.body and self._method != "HEAD" and answer.status != 304:
             self._written += len(answer.body)
@@ -290,7 +329,15 @@ class Connection(asyncio.Protocol):
         else:
             self.transport.write(head)
 
-    def _limit(self, status: int, detail: str) -> None:
+    def _invite(self) -> None:
+        """Have the reader that asked for it send its body, once everything before it is answered (RFC 9110, section 10.1.1)."""
+        if self._current is None and not self._queue and not self._refused and self.transport is not None:
+            self._awaits_continue = False
+            self.request_began = self._server.clock.monotonic()
+            self._written += len(_CONTINUE)
+            self.transport.write(_CONTINUE)
+
+    def _limit(self, status: int, detail: str) -> NoReturn:
         self.refuse(status, detail)
         raise ValueError(detail)  # ends the parser's run
 

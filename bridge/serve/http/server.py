@@ -8,15 +8,19 @@ import hashlib
 import logging
 import ssl
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from email.utils import formatdate
+from itertools import islice
+from pathlib import Path
+from typing import Any
 
 from bridge.aio import Clock
 from bridge.catalog.catalog import Catalog
 from bridge.errors import QueryError
 from bridge.serve.http.message import Answer, Reply, Request, Surface, problem
 from bridge.serve.http.protocol import Connection
-from bridge.serve.http.waiting import Waits
+from bridge.serve.http.waiting import SLICE, Waits
 
 BOOKMARK_EVERY = 10.0
 HANDSHAKE_DEADLINE = 5.0
@@ -34,7 +38,11 @@ class Limits:
 
 
 class HttpServer:
-    """Serves surfaces on one port. ``tokens``: SHA-256 digests of reader tokens; ``insecure``: names are for everybody."""
+    """Serves surfaces on one port.
+
+    tokens: SHA-256 digests of reader tokens.
+    insecure: names are for everybody, until there are tokens.
+    """
 
     def __init__(
         self,
@@ -53,17 +61,21 @@ class HttpServer:
         self.connections: set[Connection] = set()
         self.counts: Counter[tuple[str, int]] = Counter()
         self.tokens = tokens
+        self._guarded = bool(tokens)
         self._insecure = insecure
         self._surfaces = tuple(surfaces)
         self._limits = limits or Limits()
         self._per_address: Counter[str] = Counter()
         self._server: asyncio.Server | None = None
+        self._tls: ssl.SSLContext | None = None
+        self._date = (0, "")
         self._logger = logging.getLogger("bridge.http")
         catalog.on_wake = self.waits.wake
 
     async def listen(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> tuple[str, int]:
         """Begin to accept; the address bound. Raises OSError."""
         loop = asyncio.get_running_loop()
+        self._tls = tls
         self._server = await loop.create_server(
             lambda: Connection(self),
             host,
@@ -130,11 +142,64 @@ class HttpServer:
                 del self._per_address[connection.peer]
 
     def sees_names(self, connection: Connection, headers: dict[str, str]) -> bool:
-        """Whether the reader may read: from a loopback address, with a token, or because the listener is insecure."""
-        scheme, _, token = headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "bearer" and hashlib.sha256(token.strip().encode("latin-1")).digest() in self.tokens:
-            return True
-        return connection.loopback or (self._insecure and not self.tokens)
+        """Whether the reader may read: with a token, from a loopback address, or because the listener is insecure.
+
+        A token that is none of ours is refused wherever it comes from: its owner should learn that it is wrong or revoked.
+        """
+        if self._guarded and (token := _bearer_token(headers)) is not None:
+            return hashlib.sha256(token.encode("latin-1")).digest() in self.tokens
+        return connection.loopback or (self._insecure and not self._guarded)
+
+    def unauthorized(self, request: Request) -> Answer:
+        """The answer to a reader who may not read (RFC 6750, section 3)."""
+        if _bearer_token(request.headers) is None:
+            return problem(401, "a bearer token is needed to read from here", headers=[("WWW-Authenticate", "Bearer")])
+        return problem(401, "the bearer token is not valid here", headers=[("WWW-Authenticate", 'Bearer error="invalid_token"')])
+
+    def replace_tokens(self, tokens: frozenset[bytes]) -> None:
+        """Take ``tokens`` (SHA-256 digests) for the old ones, from the next request on; call it in the event loop.
+
+        Blocked reads and streams that only a token now gone let in are ended at once, the first ones before this returns.
+        A listener that had tokens once is never open again, whatever ``insecure`` says: an empty set lets nobody in but
+        loopback addresses.
+        """
+        self.tokens = tokens
+        self._guarded = self._guarded or bool(tokens)
+        self._recheck(iter(list(self.connections)))
+
+    def _recheck(self, connections: Iterator[Connection]) -> None:
+        """Look at some, and at the rest when other work of the loop had its turn."""
+        checked = 0
+        for connection in islice(connections, SLICE):
+            connection.recheck()
+            checked += 1
+        if checked == SLICE:
+            asyncio.get_running_loop().call_soon(self._recheck, connections)
+
+    def reload_tls(self, cert_file: str | Path, key_file: str | Path) -> None:
+        """Show new connections the certificate in ``cert_file``; open ones go on with theirs.
+
+        Raises OSError (ssl.SSLError is one) where the files cannot be read, are none, or do not belong together, and
+        ValueError where the listener has no TLS; the old certificate stays then.
+        """
+        if self._tls is None:
+            raise ValueError("this listener has no TLS")
+        # Loading into the context in use could fail between certificate and key, and keeps an old one of another key type.
+        renewed = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        renewed.minimum_version = self._tls.minimum_version
+        renewed.load_cert_chain(cert_file, key_file, password="")  # an encrypted key must fail, not ask at a terminal
+
+        def choose(connection: Any, _name: str | None, _context: ssl.SSLContext) -> None:
+            connection.context = renewed
+
+        self._tls.sni_callback = choose
+
+    def date_field(self) -> str:
+        """The Date field's line, made once a second (RFC 9110, section 6.6.1)."""
+        second = int(self.clock.wall())
+        if second != self._date[0]:
+            self._date = (second, f"Date: {formatdate(second, usegmt=True)}\r\n")
+        return self._date[1]
 
     def count(self, what: str, status: int) -> None:
         """Add to the counters that `/metrics` shows."""
@@ -157,7 +222,7 @@ class HttpServer:
 
     def _reply(self, request: Request) -> Reply:
         if not request.named and request.path not in OPEN_PATHS:
-            return problem(401, "a bearer token is needed to read from here", headers=[("WWW-Authenticate", "Bearer")])
+            return self.unauthorized(request)
         reply: Reply | None = None
         method, request.method = request.method, "GET"
         try:
@@ -176,3 +241,9 @@ class HttpServer:
         if method not in ("GET", "HEAD"):
             return problem(405, f"{method} is not allowed here: this is a read", headers=[("Allow", "GET, HEAD")])
         return reply
+
+
+def _bearer_token(headers: dict[str, str]) -> str | None:
+    """The token presented, None where there is none (RFC 6750, section 2.1)."""
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else None
