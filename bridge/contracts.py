@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import re
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from glob import escape
@@ -228,12 +228,14 @@ class Relabel(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class PluginContext:
-    """What the core hands to a plugin. Never the catalog.
+    """What the core hands to a plugin. Never the catalog, only the keys of its own groups there.
 
     environment, name: the environment and this source's own name in the configuration.
     logger: carries the plugin's name; for things worth a line that are not failures (the supervisor logs those).
     clock: the only clock a plugin may look at.
     count: adds to a counter ``envbridge_plugin_events_total{source, event}``.
+    known: the keys of the groups that the catalog holds of this source now: told by this object, or by one before it (before a
+        restart, a reload, under a former name). What a first listing lacks of them is taken for absent, unless it is `unknown`.
     """
 
     environment: str
@@ -241,6 +243,7 @@ class PluginContext:
     logger: logging.Logger | logging.LoggerAdapter[logging.Logger]
     clock: Clock
     count: Count
+    known: Callable[[], frozenset[str]] = frozenset
 
 
 class Count(Protocol):

@@ -78,7 +78,12 @@ class InProcessBridge:
 
     async def __aenter__(self) -> InProcessBridge:
         context = PluginContext(
-            self.partition.environment, self.source, logging.getLogger("bridge.testing.plugin"), self.clock, self._count
+            self.partition.environment,
+            self.source,
+            logging.getLogger("bridge.testing.plugin"),
+            self.clock,
+            self._count,
+            known=lambda: frozenset(self.partition.sources[self.source].groups),
         )
         supervisor = SourceSupervisor(self.source, self.config, context, self.ingest, LoopScheduler())
         self._task = asyncio.create_task(supervisor.run(), name="supervisor")

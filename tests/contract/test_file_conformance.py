@@ -10,7 +10,7 @@ import pytest
 
 from bridge.contracts import SourceConfig
 from bridge.model import ServiceName
-from bridge.testing import PollSourceConformance
+from bridge.testing import InProcessBridge, PollSourceConformance, eventually
 from bridge_plugins.sources.file.config import FileConfig
 
 Instance = dict[str, Any]
@@ -45,6 +45,10 @@ class Folder:
         self._services[service][name]["health"] = "ready" if ready else "unready"
         self._write(service)
 
+    def delete(self, service: ServiceName) -> None:
+        """Delete a service's file, which says nothing of its instances."""
+        (self._directory / f"{service.name}.json").unlink()
+
     async def fail(self) -> None:
         self._broken = True
         self._write_all()
@@ -74,3 +78,16 @@ def world(tmp_path: Path) -> Folder:
 
 class TestFile(PollSourceConformance):
     """The whole suite."""
+
+    async def test_a_file_that_vanished_between_two_sources_is_unknown_and_not_obeyed(self, world: Folder) -> None:
+        """The second one learns from the core what the catalog holds of the source."""
+        web, api = ServiceName("conformance", "web"), ServiceName("conformance", "api")
+        ids = {await world.add(web, "w1"), await world.add(api, "a1")}
+        async with InProcessBridge(world.config()) as bridge:
+            await bridge.listed()
+            await bridge.__aexit__(None, None, None)
+            world.delete(api)
+            await bridge.__aenter__()
+            await eventually("that it is missing", lambda: bridge.state() == "failed", deadline=world.deadline)
+            assert set(bridge.instances) == ids
+            assert not bridge.removed

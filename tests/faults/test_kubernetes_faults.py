@@ -38,7 +38,7 @@ PAGED_CALLS = (
 )
 STREAMED_CALLS = ("stream nodes", "stream services", "stream endpointslices")
 FOR_WATCHES_ONLY = ("410 event", "500 event")
-FOR_LISTS_ONLY = ("wrong kind",)
+FOR_LISTS_ONLY = ("wrong kind", "mixed pages")
 LIVING = {f"shop/s{service}/uid-p{service}-{pod}" for service in range(3) for pod in range(3)}
 
 
@@ -98,7 +98,7 @@ def confirmed(times: int) -> Callable[[Ledger], bool]:
 
 def faults_of(call: str) -> list[Fault]:
     unfit = FOR_WATCHES_ONLY if call.startswith("list") else FOR_LISTS_ONLY
-    return [fault for fault in FAULTS if fault not in unfit]
+    return [fault for fault in FAULTS if fault not in unfit and (fault != "mixed pages" or "page" in call)]
 
 
 CASES = [(call, fault) for call in PAGED_CALLS + STREAMED_CALLS for fault in faults_of(call)]
@@ -131,7 +131,7 @@ def overcome(call: str, fault: Fault) -> bool:
     """Where the source helps itself: another kind of list, the list once more, a new listing at once."""
     if call.startswith("stream") or (fault == "hang" and call.startswith("watch")):
         return True
-    return fault in ("400", "410") or (fault == "410 event" and call.startswith("watch"))
+    return fault in ("400", "410", "mixed pages") or (fault == "410 event" and call.startswith("watch"))
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -296,6 +296,23 @@ async def test_a_token_that_expires_between_pages_begins_the_list_again(tmp_path
             assert isinstance(await follow(source, Ledger()), TransientError)
 
 
+async def test_pages_of_different_states_are_no_list(tmp_path: Path) -> None:
+    """What moved from an unread page to a read one between the two would be in neither."""
+    async with FakeKubernetes(streaming=False, page_size=4) as api:
+        populate(api)
+        async with opened(api, tmp_path) as (source, _, _):
+            ledger = Ledger()
+            api.fail("list endpointslices page 3", "mixed pages")
+            assert await follow(source, ledger, listed) is None
+            assert ledger.ids == LIVING
+            assert Counter(call.name for call in api.calls)["list endpointslices"] == 2
+            api.fail("list endpointslices page 2", "mixed pages", times=99)
+            failure = await follow(source, ledger)
+            assert isinstance(failure, TransientError)
+            assert "in a list of" in str(failure)
+            assert ledger.listings == 1
+
+
 async def test_a_store_brought_back_from_a_backup_is_followed_back(tmp_path: Path) -> None:
     async with FakeKubernetes() as api:
         populate(api)
@@ -335,7 +352,7 @@ async def test_a_watch_where_nothing_happens_is_no_failure_and_no_reason_to_list
 
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_a_silent_watch_is_not_trusted_when_the_server_cannot_say_why(fault: Fault, tmp_path: Path) -> None:
-    if fault in FOR_WATCHES_ONLY or fault in ("wrong type", "nameless"):
+    if fault in FOR_WATCHES_ONLY or fault in ("wrong type", "nameless", "mixed pages"):
         pytest.skip("only the answer's being a list counts")
     async with FakeKubernetes(streaming=False, bookmark_every=60.0) as api:
         populate(api)
@@ -395,7 +412,9 @@ async def test_a_very_long_line_is_one_event(tmp_path: Path) -> None:
     async with FakeKubernetes() as api:
         many = [objects.endpoint(f"10.{n // 250}.{n % 250}.1", f"m{n}") for n in range(1000)]
         api.put("endpointslices", objects.endpointslice("m-1", "m", many))
-        async with opened(api, tmp_path) as (source, _, _), asyncio.timeout(DEADLINE), AsyncExitStack() as stack:
+        # A line counts as silence until it is whole.
+        patient = opened(api, tmp_path, request_timeout="5s", silence="5s")
+        async with patient as (source, _, _), asyncio.timeout(DEADLINE), AsyncExitStack() as stack:
             observations = await stack.enter_async_context(aclosing(source.watch_scope("")))
             assert isinstance(await anext(observations), Listing)
             api.put("endpointslices", objects.endpointslice("m-1", "m", many[:-1]))

@@ -9,13 +9,11 @@ It runs in one thread of its own, so that blocking and asynchronous tests can bo
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import socket
-import struct
 import threading
 from types import TracebackType
 from typing import Literal, Self
 
+from tests.kit.listener import Listener, reset
 from tests.kit.servers.process import free_port
 
 Mode = Literal["pass", "refuse", "reset", "hang"]
@@ -27,8 +25,6 @@ hang: they stay open and nothing moves, until it passes again: then what was und
 
 _CHUNK = 65_536
 _DEADLINE = 5.0
-_LINGER_NOT = struct.pack("ii", 1, 0)
-"""SO_LINGER with zero seconds: closing sends a reset (socket(7))."""
 
 
 class Proxy:
@@ -41,8 +37,7 @@ class Proxy:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
         self._moving = asyncio.Event()
-        self._server: asyncio.Server | None = None
-        self._connections: set[asyncio.Task[None]] = set()
+        self._listener: Listener | None = None
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -58,7 +53,7 @@ class Proxy:
     @property
     def connections(self) -> int:
         """How many connections are open."""
-        return len(self._connections)
+        return len(self._listener.connections) if self._listener is not None else 0
 
     def set(self, mode: Mode) -> None:
         """Behave so from now on; returns once it does. Raises OSError where the port was taken meanwhile."""
@@ -70,47 +65,29 @@ class Proxy:
             self._moving.set()
         else:
             self._moving.clear()
-        if mode == "refuse" and self._server is not None:
-            self._server.close()
-            self._server = None
-        if mode in ("refuse", "reset"):
-            await self._reset_all()
-        if mode != "refuse" and self._server is None:
-            self._server = await asyncio.start_server(self._accepted, "127.0.0.1", self.port, limit=_CHUNK)
-
-    async def _reset_all(self) -> None:
-        tasks = list(self._connections)
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
-
-    def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = self._loop.create_task(self._connected(reader, writer))
-        self._connections.add(task)
-        task.add_done_callback(lambda _: self._ended(task, writer))
-
-    def _ended(self, task: asyncio.Task[None], writer: asyncio.StreamWriter) -> None:
-        self._connections.discard(task)
-        _reset(writer)  # it may have been cancelled before it began
+        if self._listener is not None and mode == "refuse":
+            self._listener.close()
+        if self._listener is not None and mode in ("refuse", "reset"):
+            await self._listener.reset()
+        if mode != "refuse" and (self._listener is None or not self._listener.listening):
+            self._listener = Listener(self._connected, self.port, limit=_CHUNK)
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Both directions of one connection, until both have ended; what breaks one ends the other."""
-        writers = [writer]
+        if self.mode in ("refuse", "reset"):
+            raise ConnectionResetError
+        await self._moving.wait()
+        there, back = await asyncio.open_connection(*self._upstream, limit=_CHUNK)
         try:
-            if self.mode not in ("refuse", "reset"):
-                await self._moving.wait()
-                there, back = await asyncio.open_connection(*self._upstream, limit=_CHUNK)
-                writers.append(back)
-                await asyncio.gather(self._pump(reader, back), self._pump(there, writer))
-                for one in writers:
-                    one.close()
-        except (OSError, asyncio.CancelledError):
-            pass  # the other side is told by a reset
+            async with asyncio.TaskGroup() as directions:
+                directions.create_task(self._pump(reader, back))
+                directions.create_task(self._pump(there, writer))
+            back.close()
+            await back.wait_closed()
+        except* OSError:
+            await reset(writer)
         finally:
-            for one in writers:
-                _reset(one)
-            await asyncio.gather(*(one.wait_closed() for one in writers), return_exceptions=True)
+            await reset(back)
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(_CHUNK):
@@ -119,11 +96,3 @@ class Proxy:
             await writer.drain()
         await self._moving.wait()
         writer.write_eof()
-
-
-def _reset(writer: asyncio.StreamWriter) -> None:
-    if writer.is_closing():
-        return
-    with contextlib.suppress(OSError):  # the other side was faster
-        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NOT)
-    writer.transport.abort()

@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Literal, Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from ..listener import Listener
 from .kubeobjects import Object
 
 Fault = Literal[
@@ -37,6 +37,7 @@ Fault = Literal[
     "redirect",
     "410 event",
     "500 event",
+    "mixed pages",
 ]
 FAULTS: tuple[Fault, ...] = Fault.__args__  # type: ignore[attr-defined]
 KINDS = {"services": "Service", "endpointslices": "EndpointSlice", "nodes": "Node"}
@@ -95,8 +96,7 @@ class FakeKubernetes:
         self._faults: dict[str, tuple[Fault, int]] = {}
         self._forbidden: set[tuple[str, str]] = set()
         self._changed = asyncio.Event()
-        self._server: asyncio.Server | None = None
-        self._connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
+        self._listener: Listener | None = None
 
     async def __aenter__(self) -> Self:
         await self.accept()
@@ -178,61 +178,35 @@ class FakeKubernetes:
         """No more faults; connections are accepted."""
         self._faults.clear()
         self._forbidden.clear()
-        if self._server is None:
+        if self._listener is None or not self._listener.listening:
             await self.accept()
 
     def watching(self, plural: str) -> int:
         """How many requests of a kind are being answered as watches right now."""
-        return sum(1 for task in self._connections if task.get_name() == f"watch {plural}")
+        connections = self._listener.connections if self._listener is not None else ()
+        return sum(1 for task in connections if task.get_name() == f"watch {plural}")
 
     async def refuse(self) -> None:
         """Refuse connections and reset those that are open."""
-        await self._close()
-        connections = list(self._connections)
-        for task, writer in self._connections.items():
-            writer.transport.abort()  # closing would wait for a reader that may be gone
-            task.cancel()
-        await asyncio.gather(*connections, return_exceptions=True)
+        if self._listener is not None:
+            self._listener.close()
+            await self._listener.reset()
 
     async def accept(self) -> None:
         """Listen (again), on the same port."""
-        self._server = await asyncio.start_server(self._accepted, "127.0.0.1", self.port, limit=2**20)
-        self.port = self._server.sockets[0].getsockname()[1]
-
-    async def _close(self) -> None:
-        server, self._server = self._server, None
-        if server is not None:
-            loop = asyncio.get_running_loop()
-            for listening in server.sockets:
-                loop.remove_reader(listening.fileno())
-            for _ in range(4):  # what was accepted comes in within some turns of the loop, and must find a server
-                await asyncio.sleep(0)
-            server.close()
-        for writer in self._connections.values():
-            writer.transport.abort()
+        self._listener = Listener(self._connected, self.port, limit=2**20)
+        self.port = self._listener.port
 
     def _tell(self, change: Change) -> None:
         self._history.append(change)
         self._changed.set()
         self._changed = asyncio.Event()
 
-    def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._server is None:
-            writer.transport.abort()
-            return
-        task = asyncio.create_task(self._connected(reader, writer))
-        self._connections[task] = writer
-        task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._connections.pop(task).close()
-
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
-        with suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            while await self._answer(reader, writer):
-                task.set_name("idle")
+        while await self._answer(reader, writer):
+            task.set_name("idle")
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
@@ -280,8 +254,8 @@ class FakeKubernetes:
         if fault == "hang":
             await asyncio.sleep(3600)
         if fault == "refused":
-            await self._close()
-            return False
+            await self.refuse()
+            raise ConnectionResetError
         if fault == "html":
             self._send(writer, 200, b"<html>Sign in</html>", "text/html")
             return False
@@ -317,7 +291,7 @@ class FakeKubernetes:
         start = (int(page) - 1) * limit
         more = start + limit < len(items)
         listed = [item.text for item in items[start : start + limit]]
-        metadata: Object = {"resourceVersion": str(version)}
+        metadata: Object = {"resourceVersion": str(version + 1 if fault == "mixed pages" else version)}
         if more:
             metadata["continue"] = f"{int(page) + 1}:{token}"
         kind = KINDS[plural]

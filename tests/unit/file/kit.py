@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,8 @@ class FakeClock:
         self.now += seconds
 
 
-def context(clock: Any) -> PluginContext:
-    return PluginContext("eu", "paper", logging.getLogger("test"), clock, lambda event, amount=1: None)
+def context(clock: Any, known: Callable[[], frozenset[str]] = frozenset) -> PluginContext:
+    return PluginContext("eu", "paper", logging.getLogger("test"), clock, lambda event, amount=1: None, known)
 
 
 def instance(number: int, **more: Any) -> dict[str, Any]:
@@ -67,13 +68,19 @@ class Reader:
 
     def __init__(self, *patterns: Path | str) -> None:
         self.clock = FakeClock()
-        self.source = FileSource([str(p) for p in patterns], context(self.clock), deadline=30.0)
         self.groups: dict[str, dict[str, ServiceInstance]] = {}
+        self._told: set[str] = set()  # groups as they are
+        self.restart(*patterns)
         self.unknown: dict[str, str] = {}
         self._rejected: dict[str, dict[str, str]] = {}  # by the scope of the listing that said so
-        self._told: set[str] = set()  # groups as they are
         self.events: tuple[Any, ...] = ()
+
+    def restart(self, *patterns: Path | str) -> None:
+        """Another source over the same records, which it may ask for."""
+        known = context(self.clock, lambda: frozenset(self.groups))
+        self.source = FileSource([str(p) for p in patterns], known, deadline=30.0)
         self.lists = 0
+        self._told = set()
 
     async def list(self) -> Observation:
         told = await self.source.list()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import time
 from collections.abc import AsyncIterator, Callable
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from watchfiles import Change
 
 from bridge.aio import SystemClock
 from bridge.model import Observation
@@ -52,7 +54,8 @@ async def following(*patterns: Path) -> AsyncIterator[Follower]:
     task = asyncio.create_task(follower.follow())
     try:
         watches = any(path.parent.is_dir() for path in patterns)
-        await follower.until(lambda: bool(follower.hints if watches else follower.lists))
+        # The first look hints at a second one; to look at once is hinted when the system is listened to.
+        await follower.until(lambda: 0.0 in follower.hints if watches else bool(follower.lists))
         yield follower
     finally:
         task.cancel()
@@ -167,9 +170,55 @@ async def test_hints_can_be_opened_again(tmp_path: Path) -> None:
     follower = Follower(file)
     for number in (2, 3):
         task = asyncio.create_task(follower.follow())
-        await follower.until(lambda: bool(follower.hints))
+        await follower.until(lambda: 0.0 in follower.hints)
         follower.hints.clear()
         write(file, document(number))
         await follower.until(lambda n=number: follower.ids == {f"w{n}"})  # type: ignore[misc]
         task.cancel()
         await asyncio.wait([task])
+
+
+async def test_a_name_that_is_not_unicode_costs_no_other_file_its_notice(tmp_path: Path) -> None:
+    """The library cannot tell of it, and loses whatever else happened at that moment."""
+    file, odd = tmp_path / "a.yaml", tmp_path / os.fsdecode(b"\xff.yaml")
+    write(file, document(1))
+    async with following(tmp_path / "*.yaml") as follower:
+        for number in (2, 4, 6):
+            write(odd, document(number, name="api"))
+            replace(file, document(number + 1))
+            await follower.until(lambda n=number: follower.ids == {f"w{n}", f"w{n + 1}"})  # type: ignore[misc]
+        assert not follower.unknown
+
+
+async def test_after_what_was_not_told_a_new_file_must_be_still(tmp_path: Path) -> None:
+    """That it was deleted, and is made anew, may be what was not told: so it was not surely renamed into place."""
+    file = tmp_path / "a.yaml"
+    write(file, document(1))
+    reader = Reader(file)
+    await reader.list()
+    notifications = reader.source._notifications
+    notifications._miss()
+    notifications._fresh = {str(file): {Change.added}}
+    replace(file, document(2))
+    await reader.list()
+    assert reader.ids == {"w1"}
+    await reader.settled()
+    assert reader.ids == {"w2"}
+    replace(file, document(3))
+    notifications._fresh = {str(file): {Change.added}}
+    await reader.list()
+    assert reader.ids == {"w3"}, "it was read since"
+
+
+async def test_a_directory_whose_name_is_not_unicode_is_left_to_the_polls(tmp_path: Path) -> None:
+    odd = tmp_path / os.fsdecode(b"\xfe")
+    odd.mkdir()
+    write(tmp_path / "a.yaml", document(1))
+    write(odd / "b.yaml", document(2, name="api"))
+    async with following(tmp_path / "**" / "*.yaml") as follower:
+        await follower.until(lambda: follower.ids == {"w1", "w2"})
+        write(tmp_path / "a.yaml", document(3))
+        await follower.until(lambda: follower.ids == {"w2", "w3"})
+        write(odd / "b.yaml", document(4, name="api"))
+        await follower.list()  # the poll
+        await follower.until(lambda: follower.ids == {"w3", "w4"})

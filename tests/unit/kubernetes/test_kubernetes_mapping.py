@@ -87,11 +87,15 @@ def test_conditions_tell_health_and_lifecycle(conditions: Any, lenient: bool, he
         (objects.endpoint("10.1.0.5", "a"), "shop/web/uid-a"),
         (objects.endpoint("10.1.0.5", targetRef=None), "shop/web/10.1.0.5"),
         (objects.endpoint("10.1.0.5", targetRef={"kind": "Pod"}), "shop/web/10.1.0.5"),
-        (objects.endpoint("fd00::5", targetRef=None), "shop/web/fd00::5"),
     ],
 )
 def test_the_id_is_the_pods_uid_else_the_address(endpoint: Any, own_id: str) -> None:
     assert only(objects.endpointslice("web-1", "web", [endpoint])).id == own_id
+
+
+def test_the_id_of_an_ipv6_endpoint_without_a_pod_is_its_address() -> None:
+    made = objects.endpointslice("web-1", "web", [objects.endpoint("fd00::5", targetRef=None)], address_type="IPv6")
+    assert only(made).id == "shop/web/fd00::5"
 
 
 def test_both_families_of_a_pod_have_one_id() -> None:
@@ -143,12 +147,74 @@ def test_a_slice_without_endpoints_names_its_service(endpoints: Any) -> None:
     assert mapped(objects.endpointslice("w", "web", endpoints)).group == InstanceGroup("shop/slice/web-1", (), (WEB,))
 
 
-@pytest.mark.parametrize("addresses", [None, [], [""], ["a/b"]])
-def test_an_endpoint_without_an_address_is_rejected_and_its_neighbour_stays(addresses: Any) -> None:
-    broken = objects.endpoint("x", "broken") | {"addresses": addresses}
-    result = mapped(objects.endpointslice("w", "web", [broken, objects.endpoint("10.1.0.5", "a")]))
+@pytest.mark.parametrize(
+    ("address_type", "address"),
+    [
+        ("IPv4", "10.1.0.300"),
+        ("IPv4", "10.1.0"),
+        ("IPv4", "010.1.0.5"),
+        ("IPv4", "fd00::5"),
+        ("IPv4", "db.example.org"),
+        ("IPv4", "10.1.0.5\x00"),
+        ("IPv4", "10.1.0.\u0665"),
+        ("IPv4", " 10.1.0.5"),
+        ("IPv6", "10.1.0.5"),
+        ("IPv6", "fe80::1%eth0"),
+        ("IPv6", "fd00:::5"),
+        ("FQDN", "-db.example.org"),
+        ("FQDN", "db..example.org"),
+        ("FQDN", "db example.org"),
+        ("FQDN", "x" * 64),
+        ("FQDN", ".".join(["x" * 60] * 5)),
+    ],
+)
+def test_an_address_that_is_none_of_its_type_is_rejected_and_its_neighbour_stays(address_type: str, address: str) -> None:
+    good = {"IPv4": "10.1.0.5", "IPv6": "fd00::5", "FQDN": "db.example.org"}[address_type]
+    endpoints = [objects.endpoint(address, "broken"), objects.endpoint(good, "a")]
+    result = mapped(objects.endpointslice("w", "web", endpoints, address_type=address_type))
+    assert [item.id for item in result.group.instances] == ["shop/web/uid-a"]
+    (reason,) = result.rejected.values()
+    assert list(result.rejected) == ["shop/web/uid-broken"]
+    assert reason.startswith("endpoints[0] of shop/slice/web-1: its address ")
+    assert reason.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("changes", "names"),
+    [
+        ({"addresses": None}, "no address"),
+        ({"addresses": []}, "no address"),
+        ({"addresses": [""]}, "address ''"),
+        ({"addresses": "10.1.0.5"}, "$.addresses"),
+        ({"addresses": [7]}, "$.addresses"),
+        ({"hostname": "db.0"}, "hostname"),
+        ({"hostname": "db\n0"}, "hostname"),
+        ({"hostname": "x" * 64}, "hostname"),
+        ({"hostname": 7}, "$.hostname"),
+        ({"nodeName": "n/1"}, "nodeName"),
+        ({"nodeName": "n\u202e1"}, "nodeName"),
+        ({"zone": "z\x1b1"}, "zone"),
+        ({"zone": "z" * 300}, "zone"),
+        ({"zone": ["z1"]}, "$.zone"),
+        ({"conditions": {"ready": "yes"}}, "$.conditions.ready"),
+    ],
+)
+def test_an_endpoint_with_a_field_that_cannot_be_used_is_rejected_by_its_id_and_alone(changes: Any, names: str) -> None:
+    broken = objects.endpoint("10.1.0.4", "broken") | changes
+    result = mapped(objects.endpointslice("w", "web", [objects.endpoint("10.1.0.5", "a"), broken]))
     assert [item.id for item in result.group.instances] == ["shop/web/uid-a"]
     assert list(result.rejected) == ["shop/web/uid-broken"]
+    assert result.rejected["shop/web/uid-broken"].startswith("endpoints[1] of shop/slice/web-1: ")
+    assert names in result.rejected["shop/web/uid-broken"]
+
+
+@pytest.mark.parametrize("target", [None, {"uid": "a/b"}, {"uid": "a\x00"}, {"uid": 7}, {"uid": "u" * 300}, 7])
+def test_a_broken_endpoint_without_a_readable_id_keeps_what_its_group_lacks(target: Any) -> None:
+    """Its place lies under the group's key, so that a rejection of it concerns the whole group."""
+    broken = objects.endpoint("nonsense") | {"targetRef": target}
+    result = mapped(objects.endpointslice("w", "web", [broken, objects.endpoint("10.1.0.5", "a")]))
+    assert [item.id for item in result.group.instances] == ["shop/web/uid-a"]
+    assert list(result.rejected) == ["shop/slice/web-1/endpoints[0]"]
 
 
 def test_of_an_instance_listed_twice_the_ready_one_wins() -> None:

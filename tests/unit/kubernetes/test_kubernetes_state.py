@@ -6,11 +6,12 @@ import json
 from collections import Counter
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import Raw
 
-from bridge.model import Gone, InstanceGroup, Listing, covers
+from bridge.model import Gone, InstanceGroup, Listing, Rejected, covers
 from bridge_plugins.sources.kubernetes.policy import Publish
 from bridge_plugins.sources.kubernetes.state import Kind, ScopeState
 from tests.kit.fakes import kubeobjects as objects
@@ -217,6 +218,32 @@ def test_one_broken_slice_of_a_thousand_is_rejected_by_its_key() -> None:
     listing = world.listing()
     assert len(listing.groups) == 999
     assert list(listing.rejected) == ["shop/slice/bad"]
+    assert listing.unknown == {}
+
+
+def test_a_broken_endpoint_is_told_each_time_and_stays_broken_when_packed() -> None:
+    world = World()
+    endpoints = [objects.endpoint("10.0.0.1", "a"), objects.endpoint("10.0.0.2", "b") | {"addresses": 7}]
+    for number in range(200):  # more than stay unpacked
+        world.put("EndpointSlice", objects.endpointslice(f"web-{number}", "web", endpoints))
+    world.state.settle()
+    for key in world.state.dirty:
+        (group, rejected), made_from = world.state.event(key)
+        assert isinstance(group, InstanceGroup)
+        assert [item.id for item in group.instances] == ["shop/web/uid-a"]
+        assert isinstance(rejected, Rejected)
+        assert rejected.key == "shop/web/uid-b"
+        assert made_from is None
+
+
+@pytest.mark.parametrize("port", [{"port": 70000}, {"port": 0}, {"port": 80, "protocol": "HTTP"}, {"port": "80"}])
+def test_a_broken_port_is_its_whole_slices_and_keeps_what_was_known_of_it(port: Any) -> None:
+    before = settled()
+    after = World(before=before.state)
+    after.put("EndpointSlice", slice_of("web-1", ports=[{"name": "http", "port": 8080}, port]), slice_of("web-2"))
+    listing = after.listing()
+    assert [group.key for group in listing.groups] == ["shop/slice/web-2"]
+    assert "$.ports[1].p" in listing.rejected["shop/slice/web-1"]
     assert listing.unknown == {}
 
 

@@ -83,8 +83,10 @@ def test_a_bookmark_may_mark_the_end_of_what_was_there() -> None:
     [
         ({"metadata": {"name": "web", "namespace": "shop"}, "endpoints": "nine"}, "web"),
         ({"metadata": {"name": "web", "namespace": "shop", "labels": [1]}}, "web"),
-        ({"metadata": {"name": "web", "namespace": "shop"}, "endpoints": [{"addresses": 1}]}, "web"),
         ({"metadata": {"name": "web", "namespace": "shop"}, "ports": [{"port": 70000}]}, "web"),
+        ({"metadata": {"name": "web", "namespace": "shop"}, "ports": [{"port": 0}]}, "web"),
+        ({"metadata": {"name": "web", "namespace": "shop"}, "ports": [{"port": 80, "protocol": "HTTP"}]}, "web"),
+        ({"metadata": {"name": "web", "namespace": "shop"}, "addressType": "IPX"}, "web"),
         ({"metadata": {"name": 7, "namespace": "shop"}}, None),
         ({"metadata": {}}, None),
         ({"metadata": {"name": "a/b", "namespace": "shop"}, "endpoints": 1}, None),
@@ -96,6 +98,21 @@ def test_a_broken_object_says_its_name_where_it_has_one(made: Any, name: str | N
     with pytest.raises(BrokenError) as broken:
         wire.read_slice(Raw(json.dumps(made).encode()))
     assert broken.value.name == name
+
+
+def test_endpoints_that_cannot_be_read_are_broken_each_on_its_own() -> None:
+    good = objects.endpoint("10.0.0.1", "a")
+    endpoints: list[Any] = [objects.endpoint("10.0.0.2", "b") | {"addresses": 1}, good, 7, good | {"targetRef": {"uid": 1}}]
+    read = wire.read_slice(Raw(json.dumps(objects.endpointslice("web-1", "web", endpoints)).encode()))
+    assert read.broken is not None
+    assert {position: reason.partition(" - at ")[2] for position, reason in read.broken.items()} == {
+        0: "`$.addresses`",
+        2: "",
+        3: "`$.targetRef.uid`",
+    }
+    assert read.endpoints is not None
+    uids = [endpoint.target_ref and endpoint.target_ref.uid for endpoint in read.endpoints]
+    assert uids == ["uid-b", "uid-a", None, None]
 
 
 @given(st.binary() | JSON.map(lambda made: json.dumps(made).encode()))

@@ -38,6 +38,11 @@ def group_key(file_key: str, service: ServiceName) -> str:
     return f"{file_key}/{service}"
 
 
+def file_of(key: str) -> str:
+    """The key of the file that holds the group ``key``."""
+    return key.rsplit("/", 2)[0]
+
+
 def map_document(document: Value, file_key: str) -> Mapped:
     """The groups of ``document``, one for each service.
 

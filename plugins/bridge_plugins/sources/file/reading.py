@@ -96,6 +96,11 @@ def trouble(path: str, problem: str) -> TransientError:
     return TransientError(f"{key if key.isprintable() else ascii(key)}: {problem}")
 
 
+def restored(path: str) -> FileState:
+    """The state of a file that was read before, by a source before this one: the catalog holds groups of it."""
+    return FileState(read=True, error=trouble(path, "it was not read yet"))
+
+
 def look(path: str, state: FileState, clock: Clock, *, renamed: bool) -> Look:
     """Look at a file, and read it if it changed and is whole. ``renamed``: a notification told a rename onto it."""
     now = clock.monotonic()

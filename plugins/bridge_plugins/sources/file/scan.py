@@ -38,6 +38,13 @@ class Scan(NamedTuple):
     matched: frozenset[str]
 
 
+def fits(pattern: str, path: str) -> bool:
+    """Whether `scan` would find ``path`` by ``pattern``, if it were there."""
+    if not glob.has_magic(pattern):
+        return path == pattern
+    return _fit(_parts(pattern), _parts(path))
+
+
 def scan(patterns: Iterable[str], matched: frozenset[str]) -> Scan:
     """Look for the files of ``patterns``: absolute, with the wildcards of a shell (``*``, ``?``, ``[..]``, ``**``).
 
@@ -52,7 +59,7 @@ def scan(patterns: Iterable[str], matched: frozenset[str]) -> Scan:
             walk.directory(os.path.dirname(pattern))
             continue
         before = len(walk.unread)
-        if walk.expand("/", tuple(part for part in pattern.split("/") if part)):
+        if walk.expand("/", _parts(pattern)):
             matched |= {pattern}
         elif pattern not in matched and len(walk.unread) == before:
             barren.append(pattern)
@@ -60,11 +67,33 @@ def scan(patterns: Iterable[str], matched: frozenset[str]) -> Scan:
     for path in files:
         walk.target(path)
     for pattern in barren:
-        # The whole directory is unknown: records of its files may be there from before a restart, and their names are not.
+        # The whole directory is unknown: nothing says that it was ever filled, it may be a mount that is late.
         directory = _fixed_part(pattern)
         key = pattern if any(covers(directory, path) for path in files) else directory
         walk.unread[key] = TransientError(f"{pattern}: no file matches")
     return Scan(frozenset(files), frozenset(literal), frozenset(walk.directories), walk.unread, matched)
+
+
+def _parts(path: str) -> tuple[str, ...]:
+    return tuple(part for part in path.split("/") if part)
+
+
+def _fit(parts: tuple[str, ...], names: tuple[str, ...]) -> bool:
+    """Whether the names along a path fit the parts of a pattern; as `_Walk.expand` goes."""
+    if not names:
+        return False
+    part, rest, name = parts[0], parts[1:], names[0]
+    if part == RECURSIVE:
+        deeper = len(names) > 1 and not name.startswith(".") and _fit(parts, names[1:])
+        return deeper or _fit(rest or ("*",), names)
+    if not (_matches(name, part) if glob.has_magic(part) else name == part):
+        return False
+    return _fit(rest, names[1:]) if rest else len(names) == 1
+
+
+def _matches(name: str, part: str) -> bool:
+    """Whether a name fits one part of a pattern; one that starts with a dot only where the part does."""
+    return (not name.startswith(".") or part.startswith(".")) and fnmatch.fnmatchcase(name, part)
 
 
 def _fixed_part(pattern: str) -> str:
@@ -122,7 +151,7 @@ class _Walk:
             return found
         found = False
         for entry in entries:
-            if (entry.name.startswith(".") and not part.startswith(".")) or not fnmatch.fnmatchcase(entry.name, part):
+            if not _matches(entry.name, part):
                 continue
             if rest:
                 found |= _is_directory(entry) and self.expand(entry.path, rest)

@@ -10,8 +10,9 @@ from bridge.aio import Clock, in_thread
 from bridge.contracts import PluginContext
 from bridge.errors import TransientError
 from bridge.model import Confirmed, InstanceGroup, Listing, Observation, SourceEvent, covers
-from bridge_plugins.sources.file.reading import STILL, FileState, Look, key_of, look, trouble
-from bridge_plugins.sources.file.scan import Scan, scan
+from bridge_plugins.sources.file.mapping import file_of
+from bridge_plugins.sources.file.reading import STILL, FileState, Look, key_of, look, restored, trouble
+from bridge_plugins.sources.file.scan import Scan, fits, scan
 from bridge_plugins.sources.file.watch import Notifications
 
 APPEARING = 5.0
@@ -39,6 +40,7 @@ class FileSource:
     def __init__(self, patterns: Sequence[str], ctx: PluginContext, *, deadline: float) -> None:
         self._patterns = tuple(patterns)
         self._clock = ctx.clock
+        self._known = ctx.known
         self._deadline = deadline
         self._notifications = Notifications()
         self._looking = threading.Lock()
@@ -67,7 +69,7 @@ class FileSource:
         return _everything(found, unread) if before.keys() - unread.keys() else _changes(found, unread)
 
     async def _first(self) -> Listing:
-        self._states = {}
+        self._recall()
         found = await self._round()
         if found.again is not None:
             # Every file is new to us, so none was read. It takes a second look to see which of them are at rest.
@@ -76,6 +78,13 @@ class FileSource:
         self._unread = found.scan.unread
         self._told = True
         return _everything(found, self._unread)
+
+    def _recall(self) -> None:
+        """Expect the files that the catalog holds groups of: one that is missing now vanished, as if we had seen it go."""
+        files = {file_of(key) for key in self._known()}
+        expected = {pattern: [file for file in files if fits(pattern, file)] for pattern in self._patterns}
+        self._states = {file: restored(file) for found in expected.values() for file in found}
+        self._matched |= {pattern for pattern, found in expected.items() if found}
 
     async def _round(self) -> Round:
         """Look once, and remember what was seen."""
@@ -103,11 +112,14 @@ class FileSource:
         try:
             found = scan(self._patterns, self._matched)
             clock: Clock = self._clock
+            there = {key_of(path) for path in found.files}
+            # A file whose name is not UTF-8 was recalled by its key, which is not its path.
+            missing = {path for path in self._states.keys() - found.files if key_of(path) not in there}
             return Round(
                 found,
                 {
                     path: look(path, self._states.get(path, FileState()), clock, renamed=path in renamed)
-                    for path in sorted(found.files | self._states.keys())
+                    for path in sorted(found.files | missing)
                 },
             )
         finally:

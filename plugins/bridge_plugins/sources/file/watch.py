@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import AsyncGenerator, Collection, Iterable
 
 from watchfiles import Change, awatch
+from watchfiles._rust_notify import WatchfilesRustInternalError
 
 from bridge.errors import TransientError
 
@@ -15,6 +16,9 @@ _STEP_MS = 50
 
 _BURST_MS = 200
 """A burst that does not end is told after so long."""
+
+_UNTOLD = "Unable to decode"
+"""How the library complains of a name that is not UTF-8; whatever else came with it is lost."""
 
 
 class Notifications:
@@ -37,6 +41,11 @@ class Notifications:
         if directories != self._directories:
             self._directories = directories
             self._wake.set()
+
+    def _miss(self) -> None:
+        """Something was not told: until it is read again, no file is known not to have been deleted meanwhile."""
+        for path in self._files:
+            self._past.setdefault(path, set()).add(Change.deleted)
 
     def ask(self, seconds: float) -> None:
         """Have `hints` yield ``seconds``, or less if less was asked before."""
@@ -72,7 +81,8 @@ class Notifications:
                     if task is not None:
                         await _end(task)
                     watched = self._directories
-                    task = self._start(sorted({path for path, _, _ in watched}))
+                    # A directory whose name is not UTF-8 cannot be watched; it is looked at with every poll.
+                    task = self._start(sorted({path for path, _, _ in watched if _is_text(path)}))
                 await self._wake.wait()
                 self._wake.clear()
                 due, self._due = self._due, None
@@ -90,18 +100,36 @@ class Notifications:
     async def _follow(self, directories: list[str]) -> None:
         if not directories:
             await asyncio.Event().wait()
-        # Once this has come to wait for the system, whatever happened before it listened is looked at.
-        asyncio.get_running_loop().call_soon(self.ask, 0.0)
+        while True:
+            # Once this has come to wait for the system, whatever happened before it listened is looked at.
+            asyncio.get_running_loop().call_soon(self.ask, 0.0)
+            try:
+                await self._listen(directories)
+            except (OSError, WatchfilesRustInternalError, ExceptionGroup) as error:
+                failure = error.exceptions[0] if isinstance(error, ExceptionGroup) else error  # of the library's task group
+                if isinstance(failure, WatchfilesRustInternalError) and _UNTOLD in str(failure):
+                    self._miss()
+                elif isinstance(failure, OSError | WatchfilesRustInternalError):
+                    raise TransientError(f"the system's notifications cannot be had: {failure}") from error
+                else:
+                    raise
+
+    async def _listen(self, directories: list[str]) -> None:
         changes = awatch(*directories, watch_filter=None, recursive=False, debounce=_BURST_MS, step=_STEP_MS)
-        try:
-            async with contextlib.aclosing(changes):
-                async for burst in changes:
-                    for change, path in burst:
-                        if path in self._files:
-                            self._fresh.setdefault(path, set()).add(change)
-                    self.ask(0.0)
-        except OSError as error:
-            raise TransientError(f"the system's notifications cannot be had: {error}") from error
+        async with contextlib.aclosing(changes):
+            async for burst in changes:
+                for change, path in burst:
+                    if path in self._files:
+                        self._fresh.setdefault(path, set()).add(change)
+                self.ask(0.0)
+
+
+def _is_text(path: str) -> bool:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 async def _end(task: asyncio.Task[None]) -> None:

@@ -1,8 +1,8 @@
 """One kind of object in one scope: everything that is there, then what happens to it.
 
 A list is either one stream (KEP-3157: events up to a marked bookmark) or pages (``limit`` and ``continue``, one
-resourceVersion for all); the watch goes on from the list's resourceVersion. resourceVersions are opaque: what a list
-says counts whatever its number, so a store that was restored from a backup is followed back.
+resourceVersion for all, else the list begins again); the watch goes on from the list's resourceVersion. resourceVersions
+are opaque: what a list says counts whatever its number, so a store that was restored from a backup is followed back.
 """
 
 from __future__ import annotations
@@ -39,6 +39,10 @@ class StreamingRefusedError(Exception):
     def __init__(self, lasting: bool) -> None:
         super().__init__()
         self.lasting = lasting
+
+
+class MixedPagesError(TransientError):
+    """A page shows another state of the store than the pages before it; together they may lack what lives in both."""
 
 
 class ExpiredError(Exception):
@@ -156,17 +160,22 @@ class Feed:
 
     async def _fill_from_pages(self, take: Take, restart: Callable[[], None]) -> None:
         token: str | None = None
+        version = ""
         restarts = 0
         while True:
             question = self._selection.page(self.resource, token)
             try:
                 page = wire.read_page(await self._ask(question), self.resource.kind)
-            except StatusError as error:
-                if token is None or error.status not in (400, 410) or restarts >= LIST_RESTARTS:
+                if token is not None:
+                    _check_version(question, page.version, version)
+            except (StatusError, MixedPagesError) as error:
+                lost = isinstance(error, MixedPagesError) or error.status in (400, 410)
+                if token is None or not lost or restarts >= LIST_RESTARTS:
                     raise
                 token, restarts = None, restarts + 1
                 restart()
                 continue
+            version = page.version
             for item in page.items:
                 await take(Event("ADDED", item))
             if page.next is None:
@@ -241,6 +250,12 @@ class Feed:
 
     def _late(self) -> TransientError:
         return TransientError(f"list {self.resource.plural}: not whole within {self._deadlines.request:g} s")
+
+
+def _check_version(question: Question, version: str, first: str) -> None:
+    """All pages of a list have the resourceVersion of its first. Raises MixedPagesError."""
+    if version != first:
+        raise MixedPagesError(f"{question}: a page of {version[:40]!r} in a list of {first[:40]!r}")
 
 
 def _is_at_least(newest: str, ours: str) -> bool:

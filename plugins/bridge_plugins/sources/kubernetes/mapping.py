@@ -6,7 +6,6 @@ The meaning of the fields is that of discovery/v1 and core/v1: a condition left 
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Collection, Mapping
 from sys import intern
 
@@ -15,8 +14,9 @@ from msgspec.structs import replace
 
 from bridge.model import Health, InstanceGroup, Lifecycle, Port, ServiceInstance, ServiceName
 
+from .checks import endpoint_fault, is_domain, is_ip
 from .policy import Policy
-from .wire import Conditions, EndpointPort, Node, Service, SliceContent, SliceLabels
+from .wire import Conditions, EndpointPort, Node, Service, SliceContent, SliceLabels, is_name
 
 OWN_MANAGER = "envbridge.io"
 """The managed-by value of what this project writes into a cluster; never read back."""
@@ -41,7 +41,10 @@ class NodeFacts(Struct, frozen=True):
 
 
 class SliceGroup(Struct, frozen=True):
-    """A slice's group; which of its endpoints are no instances, by instance id, and why; ports left out."""
+    """A slice's group; which of its endpoints are no instances, and why; ports left out.
+
+    rejected: by instance id; by a place under the group's key where the id is unreadable, which keeps what the group lacks.
+    """
 
     group: InstanceGroup
     rejected: dict[str, str]
@@ -74,7 +77,7 @@ def node_facts(node: Node) -> NodeFacts:
     labels, status = node.metadata.labels, node.status
     listed = [] if status is None else status.addresses or []
     addresses = [
-        item.address for kind in ("InternalIP", "ExternalIP") for item in listed if item.type == kind and _is_ip(item.address)
+        item.address for kind in ("InternalIP", "ExternalIP") for item in listed if item.type == kind and is_ip(item.address)
     ]
     conditions = [] if status is None else status.conditions or []
     return NodeFacts(
@@ -93,7 +96,7 @@ def group_from_slice(
     nodes: by name; gives the region, and the zone where the endpoint has none.
     """
     ports, unresolved = _slice_ports(content.ports, policy)
-    by_name = content.address_type == "FQDN"
+    by_name, broken = content.address_type == "FQDN", content.broken or {}
     prefix = f"{name.namespace}/{name.name}/"
     common = ServiceInstance(
         id="",
@@ -107,12 +110,16 @@ def group_from_slice(
     instances: dict[str, ServiceInstance] = {}
     rejected: dict[str, str] = {}
     for index, endpoint in enumerate(content.endpoints or ()):
-        address = endpoint.addresses[0] if endpoint.addresses else ""
         uid = endpoint.target_ref.uid if endpoint.target_ref is not None else None
-        own_id = prefix + (uid or address or f"endpoints[{index}]")
-        if not address or "/" in address:
-            rejected[own_id] = f"endpoints[{index}] of {key} has no usable address"
+        fault = broken.get(index) or endpoint_fault(endpoint, content.address_type)
+        if fault is None and uid and not is_name(uid):
+            fault = "the uid of its target is none"
+        if fault is not None:
+            known_as = f"{prefix}{uid}" if is_name(uid) else f"{key}/endpoints[{index}]"
+            rejected[known_as] = f"endpoints[{index}] of {key}: {fault}"
             continue
+        address = endpoint.addresses[0] if endpoint.addresses else ""
+        own_id = prefix + (uid or address)
         node, zone = endpoint.node_name, endpoint.zone
         # Copying what a slice's endpoints have in common is the cheapest way to make thousands of them.
         instance = replace(
@@ -166,23 +173,23 @@ def group_from_service(
     health: Health = "ready" if ready_on else "unready"
     instances: list[ServiceInstance] = []
     if spec.type == "ExternalName":
-        if policy.external_name and spec.external_name:
+        if policy.external_name and spec.external_name and is_domain(spec.external_name):
             host = spec.external_name
             # Nobody watches what an alias points at.
             instances.append(_instance(name, host, policy, hostname=host, ports=_ports(service), health="unknown"))
     elif policy.publish == "cluster-ip":
         listed = spec.cluster_ips or ([spec.cluster_ip] if spec.cluster_ip else [])
-        addresses = tuple(address for address in listed if _is_ip(address))
+        addresses = tuple(address for address in listed if is_ip(address))
         if addresses:
             instances.append(_instance(name, addresses[0], policy, addresses=addresses, ports=_ports(service), health=health))
     elif policy.publish == "load-balancer":
         balancer = service.status.load_balancer if service.status else None
         for ingress in (balancer.ingress if balancer else None) or ():
-            if ingress.ip and _is_ip(ingress.ip):
+            if ingress.ip and is_ip(ingress.ip):
                 instances.append(
                     _instance(name, ingress.ip, policy, addresses=(ingress.ip,), ports=_ports(service), health=health)
                 )
-            elif ingress.hostname:
+            elif ingress.hostname and is_domain(ingress.hostname):
                 host = ingress.hostname
                 instances.append(_instance(name, host, policy, hostname=host, ports=_ports(service), health=health))
     elif policy.publish == "node-port" and (ports := _ports(service, on_node=True)):
@@ -261,11 +268,3 @@ def _port(name: str | None, number: int, protocol: str | None, app_protocol: str
 def _preferred(first: ServiceInstance, second: ServiceInstance) -> ServiceInstance:
     """Of one instance that a slice lists twice: the ready one, then the active one, then the first."""
     return min(first, second, key=lambda item: (item.health != "ready", item.lifecycle != "active"))
-
-
-def _is_ip(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True

@@ -209,7 +209,7 @@ class ScopeState:
         elif not wire.is_name(labels.service):
             raise BrokenError("its service name cannot be used", namespace, name)
         else:
-            content = SliceContent(item.address_type, item.endpoints, item.ports)
+            content = SliceContent(item.address_type, item.endpoints, item.ports, item.broken)
             packed = msgspec.msgpack.encode(content)
             owner = ServiceName(intern(namespace), intern(labels.service))
             self._fresh -= 1

@@ -6,7 +6,7 @@ so that a broken one costs only itself.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta, Raw, Struct
@@ -15,7 +15,12 @@ from bridge.errors import TransientError
 
 T = TypeVar("T")
 
-PortNumber = Annotated[int, Meta(ge=0, le=65535)]
+PortNumber = Annotated[int, Meta(ge=1, le=65535)]
+NodePort = Annotated[int, Meta(ge=0, le=65535)]
+"""0: none was given to it."""
+
+AddressType = Literal["IPv4", "IPv6", "FQDN"]
+Protocol = Literal["TCP", "UDP", "SCTP"]
 _MALFORMED = (msgspec.MsgspecError, RecursionError, UnicodeDecodeError)
 _LONGEST_NAME = 255
 
@@ -87,22 +92,37 @@ class EndpointPort(Struct, omit_defaults=True, gc=False, rename="camel"):
 
     name: str | None = None
     port: PortNumber | None = None
-    protocol: str | None = None
+    protocol: Protocol | None = None
     app_protocol: str | None = None
 
 
 class SliceContent(Struct, omit_defaults=True, gc=False, rename="camel"):
-    """What an EndpointSlice says, without its metadata: equal content is an unchanged slice."""
+    """What an EndpointSlice says, without its metadata: equal content is an unchanged slice.
 
-    address_type: str | None = None
+    broken: position -> why that endpoint could not be read; an empty one, with its uid if that was readable, is in its place.
+    """
+
+    address_type: AddressType | None = None
     endpoints: list[Endpoint] | None = None
     ports: list[EndpointPort] | None = None
+    broken: dict[int, str] | None = msgspec.field(default=None, name="-")  # no field of the API's
 
 
 class EndpointSlice(SliceContent, rename="camel", kw_only=True):
     """An EndpointSlice (discovery.k8s.io/v1)."""
 
     metadata: SliceMetadata
+
+
+class _LooseSlice(Struct, rename="camel"):
+    metadata: SliceMetadata
+    address_type: AddressType | None = None
+    endpoints: list[Raw] | None = None
+    ports: list[EndpointPort] | None = None
+
+
+class _Target(Struct, rename="camel"):
+    target_ref: TargetRef | None = None
 
 
 class Metadata(Struct):
@@ -119,10 +139,10 @@ class ServicePort(Struct, rename="camel"):
 
     port: PortNumber
     name: str | None = None
-    protocol: str | None = None
+    protocol: Protocol | None = None
     app_protocol: str | None = None
     target_port: int | str | None = None
-    node_port: PortNumber | None = None
+    node_port: NodePort | None = None
 
 
 class ServiceSpec(Struct, rename="camel"):
@@ -268,6 +288,9 @@ _EVENT = msgspec.json.Decoder(_Event)
 _HEAD = msgspec.json.Decoder(_Head)
 _STATUS = msgspec.json.Decoder(Status)
 _SLICE = msgspec.json.Decoder(EndpointSlice)
+_LOOSE_SLICE = msgspec.json.Decoder(_LooseSlice)
+_ENDPOINT = msgspec.json.Decoder(Endpoint)
+_TARGET = msgspec.json.Decoder(_Target)
 _SERVICE = msgspec.json.Decoder(Service)
 _NODE = msgspec.json.Decoder(Node)
 _EVENT_TYPES = frozenset({"ADDED", "MODIFIED", "DELETED", "BOOKMARK", "ERROR"})
@@ -319,8 +342,11 @@ def read_status(body: bytes | Raw) -> Status:
 
 
 def read_slice(raw: Raw) -> EndpointSlice:
-    """An EndpointSlice. Raises BrokenError."""
-    return _read(raw, _SLICE)
+    """An EndpointSlice; endpoints that cannot be read are ``broken``. Raises BrokenError where it is more than those."""
+    try:
+        return _SLICE.decode(raw)
+    except _MALFORMED:
+        return _read_endpoint_by_endpoint(raw)
 
 
 def read_service(raw: Raw) -> Service:
@@ -349,7 +375,27 @@ def is_name(text: str | None) -> bool:
     """Whether a text can be part of a key: not empty, no ``/``, no control characters, at most 255 bytes."""
     if not text or "/" in text or not text.isprintable():
         return False
-    return len(text) <= _LONGEST_NAME and len(text.encode()) <= _LONGEST_NAME
+    return len(text) <= _LONGEST_NAME and (text.isascii() or len(text.encode()) <= _LONGEST_NAME)
+
+
+def _read_endpoint_by_endpoint(raw: Raw) -> EndpointSlice:
+    loose = _read(raw, _LOOSE_SLICE)
+    endpoints: list[Endpoint] = []
+    broken: dict[int, str] = {}
+    for position, item in enumerate(loose.endpoints or ()):
+        try:
+            endpoints.append(_ENDPOINT.decode(item))
+        except _MALFORMED as error:
+            broken[position] = str(error)
+            endpoints.append(Endpoint(target_ref=_target(item)))
+    return EndpointSlice(loose.address_type, endpoints, loose.ports, broken, metadata=loose.metadata)
+
+
+def _target(raw: Raw) -> TargetRef | None:
+    try:
+        return _TARGET.decode(raw).target_ref
+    except _MALFORMED:
+        return None
 
 
 def _read(raw: Raw, decoder: msgspec.json.Decoder[T]) -> T:
