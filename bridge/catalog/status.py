@@ -61,6 +61,7 @@ class SourceStatus:
         self.fresh_for = fresh_for
         self.retired_at: float | None = None
         self.failing_since: float | None = None
+        self.failures = 0
         self.errors: dict[str, SourceError] = {}
         self.rejected: dict[str, str] = {}
         self.unread: set[str] = set(scopes)
@@ -105,17 +106,20 @@ class SourceStatus:
             if not self.errors:
                 self.failing_since = None
 
-    def listing(self, scope: str, unknown: Mapping[str, SourceError], never_read: frozenset[str], now: float) -> None:
-        """A listing of ``scope`` told everything but ``unknown``, of which ``never_read`` has no records either."""
+    def listing(self, scope: str, unknown: Mapping[str, SourceError], strange: frozenset[str], now: float) -> None:
+        """A listing of ``scope`` told everything but ``unknown``, of which the parts in ``strange`` had no groups before."""
         for part in [part for part in self.errors if covers(scope, part)]:
             del self.errors[part]
-        self.unread = {part for part in self.unread if not covers(scope, part)} | never_read
+        still = {part for part in self.unread if not covers(scope, part) or any(covers(gap, part) for gap in unknown)}
+        never = {part for part in unknown if any(covers(whole, part) for whole in self.unread)}
+        self.unread = still | never | (strange - set(self.scopes))
         for part, error in unknown.items():
             self.fail(part, error, now)
 
     def fail(self, scope: str, error: SourceError, now: float) -> None:
         """``scope`` (a declared one, or a part of it) cannot be told, because of ``error``."""
         self.errors[scope] = error
+        self.failures += 1
         if self.failing_since is None:
             self.failing_since = now
 

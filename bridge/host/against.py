@@ -14,13 +14,22 @@ from bridge.sync.transform import Transform
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Of one source: how many instances are shown now, which would go, how many would come (None: not known), and why."""
+    """Of one source: how many instances are shown now, which would go, how many would come (None: not known), and why.
+
+    observed: whether it was looked at; without that, what would go is not known either.
+    """
 
     source: str
     served: int
     dropped: tuple[str, ...]
     new: int | None
     reason: str
+    observed: bool = True
+
+    @property
+    def would_go(self) -> int | None:
+        """How many would go; None where that is not known."""
+        return len(self.dropped) if self.observed or not self.served else None
 
 
 def judge(
@@ -52,7 +61,7 @@ def _judge_source(
     name: str, served: set[str], prefix: str, config: SourceConfig, environment: str, outcome: Outcome | None
 ) -> Verdict:
     if outcome is None:
-        return Verdict(name, len(served), (), None, f"{prefix}stays; what it would show is told by --connect")
+        return Verdict(name, len(served), (), None, f"{prefix}not looked at; --connect does", observed=False)
     if outcome.state != "reachable":
         return Verdict(name, len(served), (), None, f"{prefix}{outcome.state} now, so everything is kept")
     shown, refused = _transformed(name, config, environment, outcome)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import hashlib
 import logging
-import resource
 import signal
 import ssl
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,10 @@ from bridge.catalog.partition import Partition
 from bridge.contracts import PluginContext, SourceConfig
 from bridge.errors import ConfigError, StoreError
 from bridge.host.config import BridgeConfig, load_config
+from bridge.host.credentials import Credentials, read_tokens, tls_context
 from bridge.host.jobs import Jobs
 from bridge.host.metrics import Metrics
+from bridge.host.report import Report
 from bridge.host.telemetry import LogFormat, LogLevel, PluginLogger, configure_logging
 from bridge.serve.http.native import NativeSurface
 from bridge.serve.http.server import HttpServer
@@ -48,9 +50,19 @@ def run_daemon(config_path: Path, *, log_format: LogFormat | None = None, log_le
     """Run until SIGTERM or SIGINT; the exit code: 0, 1 when it could not run, 2 for the configuration."""
     import uvloop
 
+    hangups: list[int] = []  # by default, a daemon told to reload while it starts would end
+    signal.signal(signal.SIGHUP, lambda number, _frame: hangups.append(number))
     config = load_config(config_path)
-    configure_logging(log_format or config.log.format, log_level or config.log.level)
+    log = LogOverrides(log_format, log_level)
+    log.configure(config)
     clock = SystemClock()
+    try:
+        tokens, tls = read_tokens(config.serve.http.token_file), tls_context(config.serve.http.tls)
+    except (OSError, ValueError) as error:
+        _logger.error(
+            "credentials cannot be read", extra={"reason": str(error), "remedy": "correct `serve.http.tls` and `token_file`"}
+        )
+        return 1
     try:
         store, snapshot = Store.open(
             config.data_dir, environment=config.environment, environment_uid=config.environment_uid, clock=clock
@@ -61,15 +73,41 @@ def run_daemon(config_path: Path, *, log_format: LogFormat | None = None, log_le
     gc.collect()
     gc.freeze()  # what was imported and restored stays: looking at it again at every collection would hold the loop
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(Daemon(config_path, config, store, snapshot, clock).run())
+        daemon = Daemon(config_path, config, store, snapshot, clock, tokens=tokens, tls=tls, log=log)
+        return runner.run(daemon.run(hangups))
+
+
+@dataclass(frozen=True, slots=True)
+class LogOverrides:
+    """What the command line says of the log; it stays when the configuration changes."""
+
+    format: LogFormat | None = None
+    level: LogLevel | None = None
+
+    def configure(self, config: BridgeConfig) -> None:
+        """Set the log up as ``config`` says, where the command line says nothing."""
+        configure_logging(self.format or config.log.format, self.level or config.log.level)
 
 
 class Daemon:
-    """One bridge."""
+    """One bridge. ``tokens``, ``tls``: the listener's credentials, already read."""
 
-    def __init__(self, config_path: Path, config: BridgeConfig, store: Store, snapshot: Snapshot, clock: Clock) -> None:
+    def __init__(
+        self,
+        config_path: Path,
+        config: BridgeConfig,
+        store: Store,
+        snapshot: Snapshot,
+        clock: Clock,
+        *,
+        tokens: frozenset[bytes] = frozenset(),
+        tls: ssl.SSLContext | None = None,
+        log: LogOverrides = LogOverrides(),
+    ) -> None:
         self._config_path = config_path
         self._config = config
+        self._tls = tls
+        self._log = log
         self._store = store
         self._clock = clock
         self._began = clock.monotonic()
@@ -88,9 +126,20 @@ class Daemon:
         self.jobs = Jobs()
         surfaces = (NativeSurface(self.catalog, clock), SystemSurface(self, __version__))
         http = config.serve.http
-        self.server = HttpServer(self.catalog, surfaces, clock, tokens=_read_tokens(http.token_file), insecure=http.insecure)
+        self.server = HttpServer(self.catalog, surfaces, clock, tokens=tokens, insecure=http.insecure)
+        self._credentials = Credentials(http, self.server)
         self._metrics = Metrics(self.catalog, self.ingest, self.writeback, self.server, clock.monotonic)
-        self._metrics.supervisors = self._supervisors
+        self._report = Report(
+            self.catalog,
+            self.partition,
+            self._supervisors,
+            self.jobs,
+            self.server,
+            self.writeback,
+            clock,
+            self._began,
+            RETIRED_FOR,
+        )
         self._settling: asyncio.TimerHandle | None = None
         self._settling_due = float("inf")
         if snapshot.rebuilt is not None:
@@ -98,14 +147,15 @@ class Daemon:
 
     # -- running
 
-    async def run(self) -> int:
-        """Everything, from the first accept to the last write."""
+    async def run(self, hangups: Sequence[int] = ()) -> int:
+        """Everything, from the first accept to the last write. ``hangups``: SIGHUPs that came before it could heed them."""
         loop = asyncio.get_running_loop()
         http = self._config.serve.http
         try:
-            host, port = await self.server.listen(http.listen.host, http.listen.port, _tls(http.tls))
-        except (OSError, ssl.SSLError) as error:
-            _logger.error("cannot listen", extra={"listen": str(http.listen), "reason": str(error)})
+            host, port = await self.server.listen(http.listen.host, http.listen.port, self._tls)
+        except OSError as error:
+            remedy = "free the port, or give another one as `serve.http.listen`"
+            _logger.error("cannot listen", extra={"listen": str(http.listen), "reason": _reason(error), "remedy": remedy})
             await self._store.close()
             return 1
         self.ingest.on_changes = self.writeback.mark
@@ -118,6 +168,8 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
         loop.add_signal_handler(signal.SIGHUP, self.reload)
+        if hangups:
+            loop.call_soon(self.reload)
         _logger.info(
             "started",
             extra={"environment": self.partition.environment, "listen": f"{host}:{port}", "instances": self.partition.instances},
@@ -128,6 +180,7 @@ class Daemon:
             asyncio.create_task(self.server.run(), name="serve"),
             asyncio.create_task(self.writeback.run(), name="write back"),
         ]
+        self._log_restored()
         self.apply(self._config)
         await self._stopping.wait()
         await self._stop(serving)
@@ -148,7 +201,6 @@ class Daemon:
         for name, source in config.sources.items():
             if name not in self._supervisors:
                 self._start_source(name, source)
-        self._config = config
 
     def reload(self) -> None:
         """Read the configuration again; a wrong one is refused, and the old one stays."""
@@ -162,20 +214,38 @@ class Daemon:
             return
         for what, old, new in (
             ("environment", self._config.environment, config.environment),
+            ("environment_uid", self._config.environment_uid, config.environment_uid),
             ("data_dir", self._config.data_dir, config.data_dir),
-            ("serve.http", self._config.serve.http, config.serve.http),
+            ("serve", self._config.serve, config.serve),
         ):
             if old != new:
                 _logger.warning("a changed key needs a restart", extra={"key": what})
+        self._log.configure(config)
+        self._credentials.refresh()
         self.apply(config)
         _logger.info("configuration reloaded", extra={"sources": len(config.sources)})
+
+    def _log_restored(self) -> None:
+        """Say what is served from disk, and how old it is, before the first source answers."""
+        now = self._clock.monotonic()
+        for name, status in self.partition.statuses.items():
+            if (age_ms := status.age_ms(now)) is not None:
+                instances = len(self.partition.sources[name].records)
+                _logger.info("restored from disk", extra={"source": name, "instances": instances, "age_s": age_ms // 1000})
 
     def _start_source(self, name: str, config: SourceConfig) -> None:
         def count(event: str, amount: int = 1) -> None:
             self._metrics.plugin_events[name, event] += amount
 
         logger = PluginLogger(logging.getLogger(f"bridge_plugins.{config.type}"), {"source": name})
-        ctx = PluginContext(self.partition.environment, name, logger, self._clock, count)
+        ctx = PluginContext(
+            self.partition.environment,
+            name,
+            logger,
+            self._clock,
+            count,
+            known=lambda: frozenset(self.partition.sources[name].groups),
+        )
         supervisor = SourceSupervisor(name, config, ctx, self.ingest, self.jobs)
         self._supervisors[name] = supervisor
         self.ingest.add(name, config, scopes=None, polled=config.silence is None)
@@ -187,6 +257,7 @@ class Daemon:
 
     async def _tick(self) -> None:
         self.ingest.tick()
+        self._credentials.refresh()
         now = self._clock.monotonic()
         for name, status in list(self.partition.statuses.items()):
             if status.retired_at is not None and now - status.retired_at >= RETIRED_FOR:
@@ -256,76 +327,13 @@ class Daemon:
 
     def status(self) -> dict[str, Any]:
         """The document of `/v1/status`."""
-        now = self._clock.monotonic()
-        partition = self.partition.document(now)
-        sources = []
-        for document in partition.sources:
-            status, supervisor = self.partition.statuses[document.name], self._supervisors.get(document.name)
-            rejections = [{"key": key, "reason": reason} for key, reason in list(status.rejected.items())[:100]]
-            sources.append(
-                {
-                    **{field: getattr(document, field) for field in document.__struct_fields__},
-                    "errors": {part or "*": str(error) for part, error in list(status.errors.items())[:100]},
-                    "rejections": rejections,
-                    "failures": supervisor.failures if supervisor is not None else 0,
-                    **(supervisor.config.describe() if supervisor is not None else {}),
-                }
-            )
-        return {
-            "version": __version__,
-            "environment": self.partition.environment,
-            "uid": self.partition.uid,
-            "epoch": self.partition.epoch,
-            "revision": self.partition.revision,
-            "uptime_ms": round((now - self._began) * 1000),
-            "role": "owner",
-            "ready": self.unready() is None,
-            "warnings": self.warnings(),
-            "sources": sources,
-            "peers": [],
-            "hub": None,
-            "exporters": [],
-            "jobs": self.jobs.document(),
-            "holds": [
-                {"source": document.name, "held": document.held, "reason": document.held_reason}
-                for document in partition.sources
-                if document.held
-            ]
-            + [{"source": d.name, "held": d.instances, "reason": "retired"} for d in partition.sources if d.state == "retired"],
-            "queues": {
-                "dirty_rows": self.writeback.depth,
-                "blocked_reads": self.server.waits.blocked,
-                "connections": len(self.server.connections),
-                "views": self.catalog.live_views(),
-                "log_changes": len(self.catalog.log),
-            },
-            "memory": {
-                "max_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-                "instances": self.partition.instances,
-                "services": len(self.catalog.services),
-            },
-            "store": {"error": self.writeback.error, "rows_written": self.writeback.written},
-            "index": self.catalog.indexes.index,
-        }
+        return self._report.document(ready=self.unready() is None, warnings=self.warnings())
 
     def metrics(self) -> tuple[bytes, str]:
         """The exposition, and its content type."""
         return self._metrics.render()
 
 
-def _read_tokens(path: Path | None) -> frozenset[bytes]:
-    """SHA-256 digests of the tokens in a file, one a line; ``#`` begins a comment line."""
-    if path is None:
-        return frozenset()
-    lines = (line.strip() for line in path.read_text().splitlines())
-    return frozenset(hashlib.sha256(line.encode()).digest() for line in lines if line and not line.startswith("#"))
-
-
-def _tls(config: Any) -> ssl.SSLContext | None:
-    """The listener's TLS context: 1.2 or newer."""
-    if config is None:
-        return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(config.cert_file, config.key_file)
-    return context
+def _reason(error: OSError) -> str:
+    """The operating system's own words, without the address that asyncio adds to them."""
+    return error.strerror.rpartition(": ")[2] if error.errno and error.strerror else str(error)

@@ -31,6 +31,7 @@ from bridge.contracts import ConfigPath, SourceConfig
 from bridge.errors import ConfigError, Mistake
 from bridge.host import mistakes as report
 from bridge.host.document import read_document
+from bridge.host.doubts import source_mistakes
 from bridge.host.interpolate import interpolate
 from bridge.host.plugins import Registry, installed_registry
 from bridge.host.telemetry import LogFormat, LogLevel
@@ -40,7 +41,9 @@ from bridge.text import name_problem
 _LATER = (("peers",), ("hub",), ("exporters",), ("serve", "dns"))
 """Keys of the design that this version does not have yet."""
 
-_LISTEN = re.compile(r"(?:\[(?P<v6>[^\[\]]+)\]|(?P<host>[^:\[\]]+)):(?P<port>\d{1,5})")
+_INTERVALS = {"refresh", "fresh_for"}
+_LISTEN = re.compile(r"(?:\[(?P<v6>[^\[\]]+)\]|(?P<host>[^:\[\]]+)):(?P<port>\d{1,9})")
+_LAST_PORT = 65535
 _HOSTNAME = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*\.?")
 
 
@@ -68,9 +71,14 @@ def parse_address(value: object) -> Address:
         return value
     match = _LISTEN.fullmatch(value) if isinstance(value, str) else None
     host = (match["v6"] or match["host"]) if match else ""
-    if match is None or int(match["port"]) > 65535 or not _is_host(host, v6=match["v6"] is not None):
+    if match is None or not _is_host(host, v6=match["v6"] is not None):
         raise ValueError("must be HOST:PORT; Write it as 127.0.0.1:7400 or [::1]:7400; 0.0.0.0 or [::] stand for all addresses.")
-    return Address(host, int(match["port"]))
+    port = int(match["port"])
+    if port > _LAST_PORT:
+        raise ValueError(
+            f"the port of HOST:PORT is out of range: `{value}`; Give one from 1 to {_LAST_PORT}, or 0 for any free one."
+        )
+    return Address(host, port)
 
 
 def _is_host(host: str, *, v6: bool) -> bool:
@@ -113,7 +121,8 @@ class HttpConfig(_Model):
 
     tls: TlsConfig | None = Field(default=None, description="The listener's certificate; without it the port speaks plain HTTP.")
     token_file: ReadableFile | None = Field(
-        default=None, description="File with the tokens that may read; without it any reader may that reaches the port."
+        default=None,
+        description="File with the tokens, one a line, that may read from other machines; readers on this machine need none.",
     )
     insecure: bool = Field(
         default=False,
@@ -170,10 +179,11 @@ class BridgeConfig(_Model):
     log: LogConfig = Field(default=LogConfig(), description="The log on stderr.")
 
 
-def load_config(path: Path, *, registry: Registry | None = None) -> BridgeConfig:
+def load_config(path: Path, *, registry: Registry | None = None, thorough: bool = False) -> BridgeConfig:
     """The configuration in a file, its relative paths anchored at the file's folder; ``${NAME}`` comes from the environment.
 
     registry: the source types one may name; what is installed by default.
+    thorough: also take for a mistake what a daemon can start with, but no one can want (see `doubts`).
     Raises ConfigError with every mistake there is.
     """
     try:
@@ -184,71 +194,106 @@ def load_config(path: Path, *, registry: Registry | None = None) -> BridgeConfig
         line = error.object[: error.start].count(b"\n") + 1
         raise _unreadable(path, f"line {line} is not UTF-8", "Store the file as UTF-8.") from error
     # Not resolved: a mounted ConfigMap is a link to a folder that goes away with the next version.
-    return parse_config(text, path.absolute().parent, os.environ, registry=registry)
+    return parse_config(text, path.absolute().parent, os.environ, registry=registry, thorough=thorough)
 
 
-def parse_config(text: str, base_dir: Path, env: Mapping[str, str], *, registry: Registry | None = None) -> BridgeConfig:
+def parse_config(
+    text: str, base_dir: Path, env: Mapping[str, str], *, registry: Registry | None = None, thorough: bool = False
+) -> BridgeConfig:
     """As `load_config`, of a text; ``base_dir`` is where relative paths start, ``env`` what references are filled in from."""
-    data, mistakes = read_document(text)
-    if not isinstance(data, dict):
+    written, mistakes = read_document(text)
+    if not isinstance(written, dict):
         raise ConfigError((Mistake("configuration", "must be a mapping", "Begin with `environment: NAME`."),))
-    data, unset = interpolate(data, env)
+    data, unset = interpolate(written, env)
     context = {"base_dir": base_dir}
     data, found = _without_later(data)
-    sources, of_sources = _sources(data.pop("sources", None), registry, context)
+    sources, of_sources = _sources(data.pop("sources", None), registry or installed_registry(), context, written, thorough)
     found += of_sources
     config = None
     shell = report.without_nulls(BridgeConfig, data)
     try:
         config = BridgeConfig.model_validate({"data_dir": "data", **_mapping(shell), "sources": sources}, context=context)
     except ValidationError as error:
-        found += report.from_pydantic(error, BridgeConfig, shell)
-    told = {mistake.path for mistake in unset}  # what is wrong only because a reference is empty was told already
-    mistakes += unset + [mistake for mistake in found if mistake.path not in told]
+        found += report.from_pydantic(error, BridgeConfig, shell, written=written)
+    mistakes += unset + [mistake for mistake in found if not report.tells(unset, mistake)]
     if mistakes or config is None:
         raise ConfigError(tuple(map(report.safe, mistakes)))
     return config
 
 
-def _sources(named: Any, registry: Registry | None, context: dict[str, Any]) -> tuple[dict[str, SourceConfig], list[Mistake]]:
+def _sources(
+    named: Any, registry: Registry, context: dict[str, Any], written: object, thorough: bool
+) -> tuple[dict[str, SourceConfig], list[Mistake]]:
     if named is None:
         return {}, []
     if not isinstance(named, dict):
         return {}, [Mistake("sources", "must be a mapping", "Write `NAME: {type: TYPE, ...}` lines below it.")]
-    registry = registry or installed_registry()
     sources: dict[str, SourceConfig] = {}
     found: list[Mistake] = []
     for name, data in named.items():
         if problem := name_problem(name):
             found.append(Mistake(report.render(("sources", name)), problem, "Rename the source."))
-        try:
-            source = _source(name, {} if data is None else data, registry, context)
-        except ConfigError as error:
-            found += error.mistakes
-        else:
-            if not problem:
-                sources[name] = source
+        source, of_source = _source(name, {} if data is None else data, registry, context, written, thorough)
+        found += of_source
+        if source is not None and not problem:
+            sources[name] = source
     return sources, found + _renaming_mistakes(named)
 
 
-def _source(name: str, data: Any, registry: Registry, context: dict[str, Any]) -> SourceConfig:
-    """One source. Raises ConfigError with all its mistakes."""
+def _source(
+    name: str, data: Any, registry: Registry, context: dict[str, Any], written: object, thorough: bool
+) -> tuple[SourceConfig | None, list[Mistake]]:
+    """One source, None where it is none, and all its mistakes."""
     path = ("sources", name)
     if not isinstance(data, dict):
-        raise _wrong(path, "must be a mapping", "Write `type: TYPE` and the type's keys below it.")
+        return None, [_wrong(path, "must be a mapping", "Write `type: TYPE` and the type's keys below it.")]
+    data, found = _with_type(path, data)
     named = data.get("type")
     if not isinstance(named, str):
-        problem = "must be text" if named is not None else "is missing"
-        raise _wrong((*path, "type"), problem, f"Installed: {', '.join(registry.types('source')) or 'no source plugin'}.")
-    cls = registry.load("source", named, path=report.render((*path, "type")))
+        problem = (
+            f"must be text{f', not {shown}' if (shown := report.show(named)) else ''}" if named is not None else "is missing"
+        )
+        remedy = f"Installed: {', '.join(registry.types('source')) or 'no source plugin'}."
+        return None, [*found, _wrong((*path, "type"), problem, remedy)]
+    place = report.render((*path, "type"))
+    try:
+        cls = registry.load("source", named, path=place)
+    except ConfigError as error:
+        return None, [*found, *error.mistakes]
+    if missing := registry.missing_extra("source", named, path=place):
+        found.append(missing)
     data = report.without_nulls(cls, data)
     try:
-        return cls.model_validate(data, context=context)
+        source = cls.model_validate(data, context=context)
+        return source, found + (source_mistakes(path, source) if thorough else [])
     except ValidationError as error:
-        raise ConfigError(tuple(report.from_pydantic(error, cls, data, path))) from error
-    except Exception as error:  # the plugin's own validators may raise anything; the text might quote a value
+        found += report.from_pydantic(error, cls, data, path, written=written)
+        return None, found + (_mistakes_beside(error, path, cls, data, context) if thorough else [])
+    except Exception as error:  # noqa: BLE001  # the plugin's own validators may raise anything; the text might quote a value
         problem = f"the plugin `{named}` failed to check its keys ({type(error).__name__})"
-        raise _wrong(path, problem, "Report it to the plugin's authors; simpler values may help.") from error
+        return None, [*found, _wrong(path, problem, "Report it to the plugin's authors; simpler values may help.")]
+
+
+def _mistakes_beside(
+    error: ValidationError, path: report.Path, cls: type[SourceConfig], data: dict[str, Any], context: dict[str, Any]
+) -> list[Mistake]:
+    """What `source_mistakes` finds in the keys that are valid, where others are not."""
+    wrong = {item["loc"][0] if item["loc"] else "" for item in error.errors(include_url=False)}
+    if wrong & _INTERVALS:
+        wrong |= _INTERVALS  # they are judged together
+    try:
+        source = cls.model_validate({key: value for key, value in data.items() if key not in wrong}, context=context)
+    except Exception:  # noqa: BLE001  # what is wrong was told; a plugin's validator may raise anything
+        return []
+    return source_mistakes(path, source)
+
+
+def _with_type(path: report.Path, data: dict[str, Any]) -> tuple[dict[str, Any], list[Mistake]]:
+    """The data with a misspelt ``type`` put right, so that the other keys can be checked, and the mistake that this is."""
+    if "type" in data or (odd := report.nearest("type", data)) is None:
+        return data, []
+    mistake = _wrong((*path, odd), "there is no such key", "Did you mean `type`?")
+    return {"type" if key == odd else key: value for key, value in data.items()}, [mistake]
 
 
 def _renaming_mistakes(named: dict[str, Any]) -> list[Mistake]:
@@ -290,14 +335,14 @@ def _unreadable(path: Path, message: str, remedy: str) -> ConfigError:
     return ConfigError((report.safe(Mistake(str(path), message, remedy)),))
 
 
-def _wrong(path: report.Path, message: str, remedy: str) -> ConfigError:
-    return ConfigError((Mistake(report.render(path), message, remedy),))
+def _wrong(path: report.Path, message: str, remedy: str) -> Mistake:
+    return Mistake(report.render(path), message, remedy)
 
 
 def schema(registry: Registry | None = None) -> dict[str, Any]:
     """The configuration's JSON Schema (2020-12) with the source types of ``registry``, by default of what is installed.
 
-    A type whose plugin cannot be loaded here (its library is missing) is left out.
+    A type whose plugin cannot be imported here is left out; the library behind it need not be installed.
     """
     from bridge.host.schema import build_schema
 

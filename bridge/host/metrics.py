@@ -13,7 +13,6 @@ from prometheus_client.registry import Collector
 from bridge.catalog.catalog import Catalog
 from bridge.serve.http.server import HttpServer
 from bridge.sync.ingest import Ingest
-from bridge.sync.supervisor import SourceSupervisor
 from bridge.sync.writeback import Writeback
 
 STATES = ("starting", "synced", "stale", "failed", "forbidden", "retired")
@@ -30,7 +29,6 @@ class Metrics(Collector):
         self._writeback = writeback
         self._server = server
         self._now = now
-        self.supervisors: dict[str, SourceSupervisor] = {}
         self.plugin_events: Counter[tuple[str, str]] = Counter()
         self._registry = CollectorRegistry()
         self._registry.register(self)
@@ -53,7 +51,9 @@ class Metrics(Collector):
         instances = GaugeMetricFamily("envbridge_source_instances", "Instances of the source.", labels=labels)
         rejected = GaugeMetricFamily("envbridge_source_rejected", "Objects rejected now.", labels=labels)
         held = GaugeMetricFamily("envbridge_source_held", "Removals the guard holds.", labels=labels)
-        failures = CounterMetricFamily("envbridge_source_failures", "Attempts that failed.", labels=labels)
+        failures = CounterMetricFamily(
+            "envbridge_source_failures", "Failures of a source or of a part of it.", labels=labels
+        )
         for environment, partition in self._catalog.partitions.items():
             for name, status in partition.statuses.items():
                 row, records, current = [environment, name], partition.sources[name], status.state(now)
@@ -64,8 +64,7 @@ class Metrics(Collector):
                 instances.add_metric(row, len(records.records))
                 rejected.add_metric(row, len(status.rejected))
                 held.add_metric(row, len(records.held))
-                if name in self.supervisors:
-                    failures.add_metric(row, self.supervisors[name].failures)
+                failures.add_metric(row, status.failures)
         events = CounterMetricFamily("envbridge_plugin_events", "What plugins count.", labels=["source", "event"])
         for (source, event), amount in self.plugin_events.items():
             events.add_metric([source, event], amount)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import re
 from collections.abc import Iterable, Mapping
@@ -12,6 +11,7 @@ from typing import cast, get_args
 
 from bridge.contracts import SourceConfig
 from bridge.errors import ConfigError, Mistake
+from bridge.host.mistakes import near_match
 
 GROUPS = {"source": "bridge.sources", "exporter": "bridge.exporters", "hub": "bridge.hubs"}
 """Kind of plugin -> the entry point group that names them (https://packaging.python.org/specifications/entry-points/)."""
@@ -66,8 +66,9 @@ class Registry:
         """Import one plugin's configuration class; no other plugin is touched.
 
         path: where the configuration names it, for the mistake.
-        Raises ConfigError with one mistake: not installed, claimed by several distributions, a library missing, or not
-        what the contract asks for.
+        Raises ConfigError with one mistake: not installed, claimed by several distributions, a library missing that the
+        class itself imports, or not what the contract asks for. Keys can be checked without the plugin's own library: what
+        is still missing to open it, `missing_extra` tells.
         """
         path = path or f"{kind} {type}"
         if (kind, type) in self.classes:
@@ -82,6 +83,14 @@ class Registry:
             raise _mistake(path, f"the plugin `{type}` of {origin} is broken: {problem}", remedy)
         return cast("_SourceClass", config)
 
+    def missing_extra(self, kind: str, type: str, *, path: str = "") -> Mistake | None:
+        """What our own distribution's extra would bring and is not installed, with the command; None where nothing is missing."""
+        extra = _EXTRAS.get((kind, type))
+        mine = [one for one in self.plugins if (one.kind, one.type, one.distribution) == (kind, type, OUR_DISTRIBUTION)]
+        if extra is None or len(mine) != 1 or (kind, type) in self.classes or not (missing := _missing(extra)):
+            return None
+        return _needs(mine[0], path or f"{kind} {type}", ", ".join(missing), extra)
+
     def _find(self, kind: str, type: str, path: str) -> Plugin:
         found = [plugin for plugin in self.plugins if (plugin.kind, plugin.type) == (kind, type)]
         if len(found) == 1:
@@ -90,9 +99,8 @@ class Registry:
             names = " and ".join(sorted(plugin.distribution for plugin in found))
             raise _mistake(path, f"the {kind} type `{type}` is claimed by {names}", "Uninstall all of them but one.")
         types = self.types(kind)
-        near = difflib.get_close_matches(type, types, 1)
         listed = f"Installed: {', '.join(types)}" if types else f"No {kind} plugin is installed"
-        raise _mistake(path, f"no {kind} type `{type}` is installed", f"{f'Did you mean `{near[0]}`? ' if near else ''}{listed}.")
+        raise _mistake(path, f"no {kind} type `{type}` is installed", f"{near_match(type, types)}{listed}.")
 
 
 def installed() -> list[Plugin]:
@@ -121,13 +129,11 @@ def _import(plugin: Plugin, path: str) -> object:
     if plugin.kind != "source":
         raise _mistake(path, f"{plugin.kind} plugins are not available in this version", "Remove it.")
     extra = _EXTRAS.get((plugin.kind, plugin.type)) if plugin.distribution == OUR_DISTRIBUTION else None
-    if extra and (missing := _missing(extra)):
-        raise _needs(plugin, path, ", ".join(missing), extra)
     try:
         return metadata.EntryPoint(plugin.type, plugin.target, GROUPS[plugin.kind]).load()
     except ModuleNotFoundError as error:
         if plugin.module.partition(".")[0] != (error.name or "").partition(".")[0]:
-            raise _needs(plugin, path, error.name or "a library", extra) from error
+            raise ConfigError((_needs(plugin, path, error.name or "a library", extra),)) from error
         raise _broken(plugin, path, error) from error
     except Exception as error:  # a plugin's module may raise anything; the other sources' mistakes are still wanted
         raise _broken(plugin, path, error) from error
@@ -161,10 +167,10 @@ def _contract_problem(config: object, type: str) -> str | None:
     return None
 
 
-def _needs(plugin: Plugin, path: str, missing: str, extra: str | None) -> ConfigError:
+def _needs(plugin: Plugin, path: str, missing: str, extra: str | None) -> Mistake:
     command = f"pip install '{OUR_DISTRIBUTION}[{extra}]'" if extra else f"pip install {missing}"
     problem = f"the plugin `{plugin.type}` of {plugin.distribution} needs {missing}, which is not installed"
-    return _mistake(path, problem, f"Run: {command}")
+    return Mistake(path, problem, f"Run: {command}")
 
 
 def _broken(plugin: Plugin, path: str, error: Exception) -> ConfigError:

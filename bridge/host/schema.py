@@ -39,7 +39,7 @@ def build_schema(model: type[BaseModel], registry: Registry) -> dict[str, Any]:
 
 
 def _usable(registry: Registry) -> dict[str, type[SourceConfig]]:
-    """The classes by type; without those that a configuration could not name either, as their extra is not installed."""
+    """The classes by type; without those that a configuration could not name either, as they cannot be imported."""
     classes: dict[str, type[SourceConfig]] = {}
     for name in registry.types("source"):
         with contextlib.suppress(ConfigError):

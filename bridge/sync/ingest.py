@@ -23,7 +23,6 @@ from bridge.contracts import SourceConfig
 from bridge.errors import SourceError, TransientError
 from bridge.model import (
     Confirmed,
-    Gone,
     InstanceGroup,
     Listing,
     Observation,
@@ -31,8 +30,8 @@ from bridge.model import (
     Rejected,
     ServiceInstance,
     SourceEvent,
-    covers,
 )
+from bridge.sync.rejections import Rejections
 from bridge.sync.transform import Transform, UnfitError
 
 PAUSE = 3.0
@@ -57,7 +56,7 @@ def fresh_for(config: SourceConfig, *, polled: bool) -> float:
 class Feed:
     """One configured source as ingest sees it.
 
-    rejections: key -> (what it belongs to, reason). refused: what our own rules reject, by group: id -> reason.
+    refused: what our own rules reject, by group: id -> reason.
     """
 
     status: SourceStatus
@@ -65,7 +64,7 @@ class Feed:
     transform: Transform
     max_instances: int
     hold: float | None
-    rejections: dict[str, tuple[str, str]] = field(default_factory=dict)
+    rejections: Rejections
     refused: dict[str, dict[str, str]] = field(default_factory=dict)
     relisted_at: float = 0.0
 
@@ -117,16 +116,17 @@ class Ingest:
         if "" not in scopes:
             status.recover("")  # it could not be opened before; no observation of a part would end that
         hold = None if config.hold == "forever" else float(config.hold)
-        feed = Feed(status, records, Transform(config, self.partition.environment, name), config.max_instances, hold)
+        transform, rejections = Transform(config, self.partition.environment, name), Rejections(name, self._logger)
+        feed = Feed(status, records, transform, config.max_instances, hold, rejections)
         feed.relisted_at = self._clock.monotonic()
         self.feeds[name] = feed
         self.review()
         return feed
 
     def retire(self, name: str, now: float) -> None:
-        """A source is no longer configured: its records stay for a while, and say so. One that was never read goes at once."""
+        """A source is no longer configured: its records stay for a while, and say so. One that has none goes at once."""
         self.feeds.pop(name, None)
-        if not self.partition.statuses[name].read:
+        if not (self.partition.sources[name].records or self.partition.sources[name].groups):
             self.drop(name)
             return
         self.partition.statuses[name].retired_at = now
@@ -162,6 +162,7 @@ class Ingest:
         status.retired_at = None
         self.partition.sources[name], self.partition.statuses[name] = records, status
         self._publish(name, changes)
+        self.on_changes(former, Changes(groups=dict.fromkeys(old.groups)), None)  # nothing is left there
 
     # -- what a source says
 
@@ -176,10 +177,14 @@ class Ingest:
         events = [observation] if not isinstance(observation, tuple) else list(observation)
         events = self._transform(feed, events)
         self._check_size(feed, events)
+        strange = _strange(feed, events)
         changes = feed.records.fold(events, now, self._clock.wall())
         if events:
             feed.status.recover(scope)
-        self._note(feed, events, now)
+        for event in events:
+            if isinstance(event, Listing):
+                feed.status.listing(event.scope, event.unknown, strange.intersection(event.unknown), now)
+        feed.status.rejected = feed.rejections.note(events, feed.records)
         if any(_tells(event) for event in events):
             feed.status.hear(scope, now)
         if listing:
@@ -257,22 +262,27 @@ class Ingest:
         self.catalog.revise(now, stale=stale if stale != self.catalog.stale else None, reading=reading != was_reading)
 
     def _tell(self, origin: Origin, before: _Shown | None, document: SourceDocument) -> None:
-        if before is None or before.document.state != document.state:
+        former = before.document if before is not None else None
+        error = self.partition.statuses[origin.source].error
+        if former is None or former.state != document.state:
+            fields = {
+                "source": origin.source,
+                "state": document.state,
+                "before": former and former.state,
+                "reason": error and str(error),
+            }
             self._logger.log(
                 logging.WARNING if document.state in ("failed", "forbidden", "stale") else logging.INFO,
                 "source state changed",
-                extra={
-                    "source": origin.source,
-                    "state": document.state,
-                    "before": before and before.document.state,
-                    "reason": document.last_error,
-                },
+                extra={key: value for key, value in fields.items() if value is not None},
             )
-        if document.held and not (before and before.document.held):
+        if document.held and not (former and former.held):
             self._logger.warning(
                 "guard holds removals",
                 extra={"source": origin.source, "held": document.held, "reason": document.held_reason},
             )
+        elif former and former.held and not document.held:
+            self._logger.info("guard holds nothing any more", extra={"source": origin.source, "held_before": former.held})
 
     # -- steps
 
@@ -338,35 +348,11 @@ class Ingest:
         services = tuple(name for raw_name in group.services if (name := feed.transform.service(raw_name)) is not None)
         return InstanceGroup(group.key, tuple(instances), services)
 
-    def _note(self, feed: Feed, events: list[SourceEvent], now: float) -> None:
-        """Keep the status: what is unknown, what was rejected."""
-        status, rejections = feed.status, feed.rejections
-        for event in events:
-            match event:
-                case Listing():
-                    shown = {instance.id for group in event.groups for instance in group.instances}
-                    for key in [key for key, (place, _) in rejections.items() if covers(event.scope, place) or key in shown]:
-                        del rejections[key]
-                    for key, reason in event.rejected.items():
-                        record = feed.records.records.get(key)
-                        place = key if covers(event.scope, key) else event.scope
-                        rejections[key] = (record.parts[0][0] if record is not None else place, reason)
-                    never = frozenset(part for part in event.unknown if not feed.records.has_under(part))
-                    status.listing(event.scope, event.unknown, never, now)
-                case InstanceGroup():
-                    ids = {instance.id for instance in event.instances}
-                    for key in [key for key, (scope, _) in rejections.items() if event.key in (key, scope) or key in ids]:
-                        del rejections[key]
-                case Gone():
-                    for key in [key for key, (scope, _) in rejections.items() if event.key in (key, scope)]:
-                        del rejections[key]
-                case Rejected() | Confirmed():
-                    pass
-        group = next((event.key for event in events if isinstance(event, InstanceGroup)), None)
-        for event in events:
-            if isinstance(event, Rejected):
-                rejections[event.key] = (group or event.key, event.reason)
-        status.rejected = {key: reason for key, (_, reason) in rejections.items()}
+
+def _strange(feed: Feed, events: Iterable[SourceEvent]) -> frozenset[str]:
+    """The parts that listings could not tell, and of which no group was ever seen."""
+    unknown = {part for event in events if isinstance(event, Listing) for part in event.unknown}
+    return frozenset(part for part in unknown if not feed.records.has_under(part))
 
 
 def _tells(event: SourceEvent) -> bool:

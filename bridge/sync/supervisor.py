@@ -22,6 +22,9 @@ from bridge.sync.ingest import Ingest
 T = TypeVar("T")
 
 OPEN_DEADLINE = 30.0
+LISTING_DEADLINE = 300.0
+"""Seconds until a watch must have listed: many pages take long, and each call within has a deadline of its own."""
+
 HEALTHY_AFTER = 10.0
 """Seconds a source must work before its next failure counts as a first one."""
 
@@ -49,7 +52,6 @@ class SourceSupervisor:
         self._clock: Clock = ctx.clock
         self._logger = logging.getLogger("bridge.supervisor")
         self._watches: dict[str, _Watch] = {}
-        self.failures = 0
 
     def relist(self) -> None:
         """Have every watch list anew, soon."""
@@ -113,7 +115,6 @@ class SourceSupervisor:
     async def _pause(self, scope: str, error: SourceError, backoff: Backoff) -> None:
         """Note that ``scope`` failed, and wait."""
         self._ingest.fail(self.name, scope, error)
-        self.failures += 1
         await self._clock.sleep(backoff.delay(error))
 
     async def _follow(self, source: AnySource, scope: str, backoff: Backoff) -> TransientError | None:
@@ -190,7 +191,6 @@ class SourceSupervisor:
         return error
 
     def _fail_all(self, error: SourceError) -> None:
-        self.failures += 1
         if self.name not in self._ingest.feeds:
             self._ingest.add(self.name, self.config, scopes=("",), polled=self.config.silence is None)
         self._ingest.fail(self.name, "", error)
@@ -201,7 +201,6 @@ class SourceSupervisor:
 
     def fail_poll(self, error: SourceError) -> None:
         """Note that a poll failed."""
-        self.failures += 1
         self._ingest.fail(self.name, "", error)
 
 
@@ -226,9 +225,13 @@ class _Watch:
             self._deadline.reschedule(asyncio.get_running_loop().time())
 
     async def next(self, generator: AsyncGenerator[Observation, None], silence: float | None) -> Observation | None:
-        """The next observation; None when the watch ended or is to be listed anew. silence: seconds; TransientError then."""
+        """The next observation; None when the watch ended or is to be listed anew.
+
+        silence: seconds, once it has listed; TransientError then.
+        """
+        seconds = silence if self._listed or silence is None else max(silence, LISTING_DEADLINE)
         try:
-            async with asyncio.timeout(0.0 if self._wanted else silence) as deadline:
+            async with asyncio.timeout(0.0 if self._wanted else seconds) as deadline:
                 self._deadline = deadline
                 observation = await anext(generator)
         except StopAsyncIteration:
@@ -244,7 +247,7 @@ class _Watch:
         if self._wanted:
             self._wanted = False
             return None
-        raise TransientError(f"nothing was heard for {silence:g} s")
+        raise TransientError(f"nothing was heard for {seconds:g} s" if self._listed else f"no listing within {seconds:g} s")
 
 
 class _Poller:
@@ -258,6 +261,8 @@ class _Poller:
         self._not_before = 0.0
         self._polling = False
         self._due = asyncio.Event()
+        self._alarm: asyncio.Task[None] | None = None
+        self._alarm_at = 0.0
 
     async def on_schedule(self) -> None:
         """Ask for the periodic poll; left out while one runs, or while a failure is being waited out."""
@@ -298,22 +303,40 @@ class _Poller:
     async def follow_hints(self, source: PollHints) -> None:
         """Poll when the source asks for it; its hints are opened again when they fail or end."""
         backoff = Backoff()
-        while True:
-            error: SourceError = TransientError("the hints ended")
-            try:
-                await _apart(self._heed(source, backoff))
-            except SourceError as failure:
-                error = failure
-            except Exception as failure:  # noqa: BLE001  # timeliness only: the polls go on
-                error = self._supervisor.defect(failure)
-            await self._clock.sleep(backoff.delay(error))
+        try:
+            while True:
+                error: SourceError = TransientError("the hints ended")
+                try:
+                    await _apart(self._heed(source, backoff))
+                except SourceError as failure:
+                    error = failure
+                except Exception as failure:  # noqa: BLE001  # timeliness only: the polls go on
+                    error = self._supervisor.defect(failure)
+                await self._clock.sleep(backoff.delay(error))
+        finally:
+            if self._alarm is not None:
+                self._alarm.cancel()
 
     async def _heed(self, source: PollHints, backoff: Backoff) -> None:
         async with aclosing(source.hints()) as hints:
             async for seconds in hints:
                 backoff.reset()
-                await self._clock.sleep(seconds)
-                self._due.set()
+                self._poll_within(seconds)
+                await asyncio.sleep(0)  # hints without end must not keep others from their turn
+
+    def _poll_within(self, seconds: float) -> None:
+        """Poll in ``seconds`` at the latest: a sooner poll that is waited for stays."""
+        at = self._clock.monotonic() + seconds
+        if self._alarm is not None and not self._alarm.done():
+            if self._alarm_at <= at:
+                return
+            self._alarm.cancel()
+        self._alarm_at = at
+        self._alarm = asyncio.create_task(self._ring(seconds), name=f"next poll {self._supervisor.name}")
+
+    async def _ring(self, seconds: float) -> None:
+        await self._clock.sleep(seconds)
+        self._due.set()
 
 
 async def _apart(plugin: Coroutine[Any, Any, T]) -> T:

@@ -16,11 +16,9 @@ from msgspec import structs
 from bridge.contracts import Relabel, SourceConfig
 from bridge.errors import BridgeError
 from bridge.model import ServiceInstance, ServiceName
-from bridge.text import UNSAFE, name_problem
+from bridge.sync.fitness import instance_fault
+from bridge.text import name_problem
 
-MAX_ID_BYTES = 2048
-MAX_LABELS = 64
-MAX_LABEL = 1024
 _FIELD = re.compile(r"\{([^{}]*)\}")
 _NAME_FIELDS = frozenset({"namespace", "name", "environment"})
 
@@ -111,17 +109,7 @@ class Transform:
         return self._checked[name]
 
     def _check(self, instance: ServiceInstance, name: tuple[str, str]) -> None:
-        fault = self._name_fault(name)
-        if fault is None and (not instance.id or len(instance.id.encode("utf-8", "replace")) > MAX_ID_BYTES):
-            fault = f"the id is empty or longer than {MAX_ID_BYTES} bytes"
-        if fault is None and UNSAFE.search(instance.id):
-            fault = "the id has characters that cannot be shown"
-        if fault is None and (len(instance.tags) > MAX_LABELS or len(instance.meta) > MAX_LABELS):
-            fault = f"more than {MAX_LABELS} tags or meta entries"
-        if fault is None and any(len(text) > MAX_LABEL for text in (*instance.tags, *instance.meta, *instance.meta.values())):
-            fault = f"a tag or meta entry is longer than {MAX_LABEL} characters"
-        if fault is None and instance.weight < 0:
-            fault = "the weight is negative"
+        fault = self._name_fault(name) or instance_fault(instance)
         if fault is not None:
             raise UnfitError(fault)
 

@@ -173,13 +173,19 @@ class Daemon:
 
     @contextmanager
     def stream(
-        self, path: str, *, last_event_id: str | None = None, timeout: float = _SILENCE, **params: Any
+        self,
+        path: str,
+        *,
+        last_event_id: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float = _SILENCE,
+        **params: Any,
     ) -> Iterator[Iterator[Event]]:
         """The events of a stream as they come. Raises AssertionError where the answer is none, TimeoutError on silence."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
-        headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": last_event_id} if last_event_id else {})
+        resume = {"Last-Event-ID": last_event_id} if last_event_id else {}
         try:
-            connection.request("GET", target(path, params), headers=headers)
+            connection.request("GET", target(path, params), headers={"Accept": "text/event-stream", **resume, **(headers or {})})
             with connection.getresponse() as response:
                 kind = response.headers.get_content_type()
                 assert (response.status, kind) == (200, "text/event-stream"), (response.status, kind)

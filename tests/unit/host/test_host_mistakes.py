@@ -53,12 +53,14 @@ def test_ten_mistakes_are_ten_messages_each_with_its_place_and_remedy(mistakes_o
 
 
 SOURCE = [  # keys of a source, path below it, part of the message, part of the remedy
-    ("refresh: 5", "refresh", "a string with a unit", "How often to look"),
+    ("refresh: 5", "refresh", "a string with a unit, such as 500ms, 30s or 5m (here: `5`)", "How often to look"),
     ("refresh: 5.0", "refresh", "a string with a unit", ""),
     ("refresh: 0s", "refresh", "longer than 0s", ""),
     ("fresh_for: soon", "fresh_for", "a string with a unit", ""),
     ("hold: for ever", "hold", "or must be `forever`", "How long"),
     ("guard: 5", "guard", "must be a mapping", "key: value"),
+    ("guard: of", "guard", "must be a mapping or `off`, not `of`", "Did you mean `off`?"),
+    ("guard: OFF", "guard", "must be a mapping or `off`, not `OFF`", "Did you mean `off`?"),
     ("guard: {share: 0.3}", "guard.share", "percentage", ""),
     ("guard: {share: 101%}", "guard.share", "percentage", ""),
     ("guard: {floor: -1}", "guard.floor", "0 or more", "always go"),
@@ -68,7 +70,8 @@ SOURCE = [  # keys of a source, path below it, part of the message, part of the 
     ("tags: v1", "tags", "must be a list", "[a, b]"),
     ("tags: [1]", "tags[0]", "must be text", "quotes"),
     ("tags: [[a]]", "tags[0]", "must be text", "Tags added"),
-    ("meta: {team: 1}", "meta.team", "must be text", "quotes"),
+    ("meta: {team: 1}", "meta.team", "must be text, not `1`", "quotes"),
+    ("meta: {team: true}", "meta.team", "must be text, not `true`", "quotes"),
     ("meta: {shop.local: true}", 'meta["shop.local"]', "must be text", "quotes"),
     ("meta: {team: }", "meta.team", "must be text", ""),
     ("namespaces: {shop.local: a/b}", "namespaces", "the new name of `shop.local`", "plain name"),
@@ -93,7 +96,18 @@ SOURCE = [  # keys of a source, path below it, part of the message, part of the 
     ("renamed_from: a/b", "renamed_from", "cannot contain `/`", ""),
     ("renamed_from: web", "renamed_from", "still configured", ""),
     ("ca_file: nowhere.pem", "ca_file", "cannot be read: No such file", ""),
-    ("publish: pods", "publish", "`pod` or `node`", "Did you mean `pod`?"),
+    ("publish: pods", "publish", "`pod` or `node`, not `pods`", "Did you mean `pod`?"),
+    ("publish: '${WHERE:-pods}'", "publish", "not `${WHERE:-pods}`", "pod"),
+    ("Refresh: 5s", "Refresh", "no such key", "Did you mean `refresh`?"),
+    ("networks: ['${NET}', 10.0.0.0/8]", "networks[0]", "the environment variable NET is not set", ""),
+    ("namespaces: {a: '${NEW}'}", "namespaces.a", "the environment variable NEW is not set", ""),
+    ("guard: {share: '${SHARE}'}", "guard.share", "the environment variable SHARE is not set", ""),
+    (
+        "relabel: [{from: x, match: '${M}', to: zone, value: \\1}]",
+        "relabel[0].match",
+        "the environment variable M is not set",
+        "",
+    ),
     ("rates: {discover: 0}", "rates.discover", "more than 0", "Requests per second"),
     ("rates: {dicsover: 1}", "rates.dicsover", "no such key", "Did you mean `discover`?"),
     ("limits: {a: {dicsover: 1}}", "limits.a.dicsover", "no such key", "Did you mean `discover`?"),
@@ -130,6 +144,11 @@ WHOLE = [  # keys beside `environment`, path, part of the message, part of the r
     ("sources: [a]", "sources", "must be a mapping", "NAME"),
     ("sources: {web: }", "sources.web.type", "is missing", "Installed: sample"),
     ("sources: {web: 5}", "sources.web", "must be a mapping", "type: TYPE"),
+    ("sources: {web: {Type: sample, paths: [a]}}", "sources.web.Type", "no such key", "Did you mean `type`?"),
+    ("sources: {web: {type: 5}}", "sources.web.type", "must be text, not `5`", "Installed: sample"),
+    ("sources: {web: {type: '${TYPE}'}}", "sources.web.type", "the environment variable TYPE is not set", ""),
+    ("serve: {http: {listen: '127.0.0.1:70000'}}", "serve.http.listen", "out of range: `127.0.0.1:70000`", "from 1 to 65535"),
+    ("serve: {http: {listen: '127.0.0.1:-1'}}", "serve.http.listen", "must be HOST:PORT, not `127.0.0.1:-1`", "127.0.0.1:7400"),
     ("sources: {web: {type: [sample]}}", "sources.web.type", "must be text", "Installed: sample"),
     ("sources: {web: {type: sample}}", "sources.web.paths", "is missing", "What to read"),
     ("sources: {web: {type: sample, paths: []}}", "sources.web.paths", "needs 1 or more entries", ""),
@@ -157,6 +176,25 @@ def test_a_mistake_outside_sources_is_told_alone(
     (mistake,) = found.values()
     assert message in mistake.message
     assert remedy in mistake.remedy
+
+
+def test_a_misspelt_type_costs_no_other_mistake(mistakes_of: MistakesOf) -> None:
+    found = mistakes_of("environment: eu\nsources: {web: {Type: sample, paths: [a], publish: pods}}")
+    assert list(found) == ["sources.web.Type", "sources.web.publish"]
+
+
+def test_of_a_list_only_the_entry_at_fault_is_told(mistakes_of: MistakesOf) -> None:
+    found = mistakes_of("environment: eu\nsources: {web: {type: sample, paths: [[a]]}}")
+    assert list(found) == ["sources.web.paths[0]"]
+
+
+@pytest.mark.parametrize("value", ["hunter2", "12345678"])
+@pytest.mark.parametrize("key", ["token: [X]", "tokn: X", "refresh: 'http://me:X@example.org'", "refresh: '${SECRET}'"])
+def test_no_secret_is_ever_shown(key: str, value: str, mistakes_of: MistakesOf) -> None:
+    text = f"environment: eu\nsources: {{web: {{type: sample, paths: [a], {key.replace('X', value)}}}}}"
+    found = mistakes_of(text, {"SECRET": value})
+    assert len(found) == 1
+    assert value not in str(found)
 
 
 def test_two_sources_cannot_take_over_the_same_one(mistakes_of: MistakesOf) -> None:

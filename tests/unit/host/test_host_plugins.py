@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from importlib import metadata
@@ -10,7 +12,10 @@ import pytest
 
 from bridge.contracts import SourceConfig
 from bridge.errors import ConfigError, Mistake
+from bridge.host.config import parse_config
 from bridge.host.plugins import Plugin, Registry, installed, installed_registry
+
+REPOSITORY = Path(__file__).parents[3]
 
 GOOD = """
 from contextlib import AbstractAsyncContextManager
@@ -130,15 +135,38 @@ def test_a_missing_library_is_named_with_the_command_that_installs_it() -> None:
     assert ours.remedy == "Run: pip install 'envbridge[docker]'"
 
 
-def test_a_missing_extra_is_found_before_anything_is_imported(site: Path) -> None:
+def test_a_missing_extra_is_told_and_keys_can_be_checked_all_the_same(site: Path) -> None:
     requires = (
         "Requires-Dist: pydantic>=2\nRequires-Dist: no-such-sdk>=31; extra == 'kubernetes'\nRequires-Dist: x; extra == 'aws'\n"
     )
     declare(site, "envbridge", "[bridge.sources]\nkubernetes = failing:Any\n", requires)
-    mistake = refused(plugin("kubernetes", "failing:Any", "envbridge"), "kubernetes")
+    target = "bridge_plugins.sources.kubernetes.config:KubernetesConfig"
+    registry = plugin("kubernetes", target, "envbridge")
+    mistake = registry.missing_extra("source", "kubernetes", path="sources.web.type")
+    assert mistake is not None
+    assert mistake.path == "sources.web.type"
     assert "needs no-such-sdk" in mistake.message
     assert mistake.remedy == "Run: pip install 'envbridge[kubernetes]'"
-    assert "failing" not in sys.modules
+    text = "environment: eu\nsources: {web: {type: kubernetes, publsh: pod, nodes: maybe}}"
+    with pytest.raises(ConfigError) as caught:
+        parse_config(text, site, {}, registry=registry)
+    assert [mistake.path for mistake in caught.value.mistakes] == [
+        "sources.web.type",
+        "sources.web.nodes",
+        "sources.web.publsh",
+    ]
+
+
+def test_nothing_is_missing_of_others_plugins(sample: type[SourceConfig]) -> None:
+    assert plugin("kubernetes", "thirdparty:Good").missing_extra("source", "kubernetes") is None
+    assert Registry.of({"kubernetes": sample}).missing_extra("source", "kubernetes") is None
+
+
+@pytest.mark.parametrize("sdk", ["kubernetes", "docker", "boto3"])
+def test_no_configuration_class_of_ours_needs_its_sdk(sdk: str, first_party: Registry) -> None:
+    code = f"import sys; sys.modules[{sdk!r}] = None\n" + "".join(f"import {one.module}\n" for one in first_party.plugins)
+    path = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "plugins"), *sys.path])
+    subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path}, check=True)
 
 
 def test_kinds_of_later_versions_are_said_to_be_that() -> None:

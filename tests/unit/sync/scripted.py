@@ -231,6 +231,10 @@ class Rig:
         return self.status.state(self.clock.monotonic()) if SOURCE in self.partition.statuses else "unopened"
 
     @property
+    def failures(self) -> int:
+        return self.status.failures if SOURCE in self.partition.statuses else 0
+
+    @property
     def ids(self) -> set[str]:
         return set(self.partition.sources[SOURCE].records) if SOURCE in self.partition.sources else set()
 

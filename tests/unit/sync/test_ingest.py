@@ -100,6 +100,18 @@ class TestRejections:
         "an instance of that id": group("shop/b", "bad"),
     }
 
+    def test_each_rejection_is_a_line_once_and_so_is_its_end(self, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(logging.INFO)
+        bench = Bench()
+        broken = listing(group("shop/a", "a1"), rejected={f"bad{n}": "broken" for n in range(12)})
+        bench.hear(broken, broken, listing(group("shop/a", "a1")))
+        told = [record for record in caplog.records if "reject" in record.msg]
+        assert [record.msg for record in told] == ["object rejected"] * 10 + [
+            "further objects rejected",
+            "objects no longer rejected",
+        ]
+        assert (told[0].key, told[0].reason, told[10].count, told[11].count) == ("bad0", "broken", 2, 12)  # type: ignore[attr-defined]
+
     @pytest.mark.parametrize("clearing", CLEARING.values(), ids=CLEARING)
     def test_a_rejection_ends_with_the_next_word_on_it(self, clearing: Observation) -> None:
         bench = Bench()
@@ -193,6 +205,26 @@ class TestStatus:
         bench = Bench()
         bench.hear(listing(group("pay/b", "b1")), listing(unknown={"pay": DOWN}))
         assert (bench.status.unread, bench.ids) == (set(), {"b1"})
+
+    def test_a_part_told_of_only_here_and_there_is_unread_until_it_is_told_whole(self) -> None:
+        bench = Bench()
+        for _ in range(2):
+            bench.hear(listing(group("shop/a"), unknown={"": DOWN}))
+            assert bench.status.unread == {""}
+        bench.hear(listing(group("shop/a"), unknown={"pay": DOWN}))
+        assert bench.status.unread == {"pay"}
+        bench.hear(listing(group("shop/a")))
+        assert bench.status.unread == set()
+
+    def test_a_source_that_was_read_empty_is_not_unread_when_it_fails(self) -> None:
+        bench = Bench()
+        bench.hear(Listing(), Listing(unknown={"": DOWN}))
+        assert bench.status.unread == set()
+
+    def test_every_failure_of_a_part_counts(self) -> None:
+        bench = Bench()
+        bench.hear(listing(unknown={"a": DOWN, "b": DOWN}), listing(unknown={"a": DOWN}))
+        assert bench.status.failures == 3
 
     def test_a_listing_that_tells_nothing_is_no_reading(self) -> None:
         bench = Bench()
@@ -297,6 +329,19 @@ class TestRetiring:
         assert SOURCE not in bench.partition.statuses
         assert bench.partition.instances == 0
         assert not bench.catalog.stale
+
+    def test_one_that_has_nothing_to_keep_goes_at_once(self) -> None:
+        bench = Bench()
+        bench.hear(Listing())
+        bench.ingest.retire(SOURCE, bench.clock.monotonic())
+        assert SOURCE not in bench.partition.statuses
+
+    def test_a_renamed_source_leaves_nothing_under_its_former_name_on_disk(self) -> None:
+        bench = Bench()
+        bench.hear(listing(group("shop/a", "a1")))
+        bench.told.clear()
+        bench.ingest.rename(SOURCE, "after")
+        assert {(source, *changes.groups) for source, changes, _ in bench.told} == {("after", "shop/a"), (SOURCE, "shop/a")}
 
     def test_one_that_comes_back_is_as_it_was(self) -> None:
         bench = Bench()
@@ -421,12 +466,16 @@ class TestGuard:
         assert bench.ids == {"a0"}
 
     def test_the_state_is_warned_of_once(self, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(logging.INFO)
         bench = Bench()
         bench.hear(listing(group("shop/a", *(f"a{n}" for n in range(20)))))
         for _ in range(3):
             bench.hear(listing(group("shop/a", "a0")))
         (line,) = [record for record in caplog.records if record.msg == "guard holds removals"]
         assert line.held == 19  # type: ignore[attr-defined]
+        bench.hear(listing(group("shop/a", *(f"a{n}" for n in range(20)))))
+        (end,) = [record for record in caplog.records if record.msg == "guard holds nothing any more"]
+        assert end.held_before == 19  # type: ignore[attr-defined]
 
 
 def test_an_empty_listing_is_something_to_tell() -> None:

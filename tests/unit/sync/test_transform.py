@@ -8,7 +8,7 @@ from typing import Any, Literal
 import pytest
 
 from bridge.contracts import AnySource, PluginContext, SourceConfig
-from bridge.model import ServiceInstance, ServiceName
+from bridge.model import Port, ServiceInstance, ServiceName
 from bridge.sync.transform import Transform, UnfitError
 
 
@@ -127,13 +127,24 @@ UNFIT: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "a control character": ({}, {"service": "a\x00"}, "control characters"),
     "a name too long": ({}, {"service": "é" * 128}, "at most 255 bytes"),
     "a name emptied by a rule": (rule("{name}", ".*", "name", ""), {}, "empty"),
-    "an id too long": ({}, {"id": "x" * 2049}, "id is empty or longer"),
-    "a control character in the id": ({}, {"id": "a\nb"}, "id has characters"),
+    "no id": ({}, {"id": ""}, "id is empty"),
+    "an id too long": ({}, {"id": "x" * 2049}, "longer than 2048"),
+    "a control character in the id": ({}, {"id": "a\nb"}, "cannot be shown"),
+    "an address that is none": ({}, {"addresses": ("10.0.0.1", "10.0.0.256")}, "'10.0.0.256' is none"),
+    "a scope that starts a line": ({}, {"addresses": ("fe80::1%\n",)}, "is none"),
+    "too many addresses": ({}, {"addresses": ("10.0.0.1",) * 257}, "more than 256"),
+    "a host name too long": ({}, {"hostname": "x" * 256}, "host name"),
+    "a zone with an escape": ({}, {"zone": "\x1b[2J"}, "zone"),
+    "a port out of range": ({}, {"ports": (Port("http", 65536),)}, "65536"),
+    "a protocol nobody knows": ({}, {"ports": (Port("http", 80, "ICMP"),)}, "ICMP"),
+    "a port name that starts a line": ({}, {"ports": (Port("a\n", 80),)}, "port's name"),
+    "meta that no encoding carries": ({}, {"meta": {"a": "\ud800"}}, "Unicode"),
+    "a record that is too large": ({}, {"meta": {str(n): "x" * 1024 for n in range(16)}}, "more than 16384"),
     "no Unicode": ({}, {"service": "\ud800"}, "Unicode"),
     "too many tags": ({}, {"tags": tuple(map(str, range(65)))}, "more than 64"),
     "too much meta": ({}, {"meta": {str(n): "" for n in range(65)}}, "more than 64"),
     "a long value": ({}, {"meta": {"a": "x" * 1025}}, "longer than 1024"),
-    "a negative weight": ({}, {"weight": -1}, "negative"),
+    "a negative weight": ({}, {"weight": -1}, "not between 0"),
     "a weight that is none": (rule("{zone}", "(.*)", "weight", r"\1"), {"zone": "z"}, "no whole number"),
 }
 
