@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import re
+import sys
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -11,23 +15,60 @@ from bridge.cli import read, run, watch
 from bridge.cli.output import abandon_stdout, complain
 from bridge.errors import BridgeError, ConfigError
 
+_UsageError: type[Exception] = typer.BadParameter.__mro__[1]  # Typer's own copy of click's, which it does not export
+
+_OF_STDOUT = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF})
+"""What writing to stdout fails with, where there is a reader."""
+
 
 class _Commands(TyperGroup):
-    """Turns what commands raise into messages on stderr and exit codes, in one place."""
+    """Turns whatever ends a command into messages on stderr and an exit code, in one place."""
 
     def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]  # Typer's own base is private
+        """As click's, which would end with 1 where the reader of our output has seen enough."""
         try:
             return super().invoke(ctx)
-        except ConfigError as error:
-            for mistake in error.mistakes:
-                complain(str(mistake))
-            raise typer.Exit(2) from error
-        except BridgeError as error:
-            complain(str(error))
-            raise typer.Exit(1) from error
-        except BrokenPipeError as error:  # the reader of our output has seen enough
+        except BrokenPipeError as error:
             abandon_stdout()
             raise typer.Exit(0) from error
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """As click's: ends by SystemExit, whatever happened."""
+        sys.exit(_ended(lambda: super(_Commands, self).main(*args, **{**kwargs, "standalone_mode": False})))
+
+
+def _ended(run: Callable[[], Any]) -> int:
+    """The exit code; what went wrong is on stderr, as one line for each mistake and without a traceback."""
+    try:
+        code = run()
+    except ConfigError as error:
+        for mistake in error.mistakes:
+            complain(str(mistake))
+        return 2
+    except BridgeError as error:
+        complain(str(error))
+        return 1
+    except _UsageError as error:
+        context = getattr(error, "ctx", None)
+        help_of = [f"Try `{context.command_path} --help`."] if context is not None else []
+        if usage := _usage(error):  # empty where the help itself is the answer
+            complain(usage, *help_of)
+        return 2
+    except OSError as error:
+        if error.errno not in _OF_STDOUT or error.filename is not None:
+            raise
+        abandon_stdout()
+        complain(f"the output cannot be written: {error.strerror or error}")
+        return 1
+    except typer.Abort:
+        return 130
+    return code if isinstance(code, int) else 0
+
+
+def _usage(error: Exception) -> str:
+    """What is wrong with the usage; near words as everywhere else."""
+    text = str(error.format_message()) if hasattr(error, "format_message") else str(error)
+    return re.sub(r" ?\(Possible options: ([^)]*)\)", r". Did you mean `\1`?", re.sub(r"mean '([^']*)'", r"mean `\1`", text))
 
 
 app = typer.Typer(

@@ -8,11 +8,11 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from bridge.cli.output import coloured, note, terminal_width, write
+from bridge.cli.output import Format, coloured, note, width_for, write
 from bridge.cli.tables import cell, render, state, table
 from bridge.client.http import EVERYTHING, Client
 from bridge.errors import ApiError
-from bridge.host.against import Verdict, judge
+from bridge.host.against import judge
 from bridge.host.connect import Outcome, try_source
 from bridge.text import safe_text
 
@@ -23,15 +23,20 @@ _SHOWN = 20
 _AT_ONCE = 8
 
 
-def summarise(config: BridgeConfig) -> str:
-    """One line that says what was found to be right."""
+def summarise(config: BridgeConfig, outcomes: Mapping[str, Outcome]) -> str:
+    """One line that says what was found to be right; empty where a source that was tried could not be read."""
+    if any(not outcome.ok for outcome in outcomes.values()):
+        return ""
     types = Counter(source.type for source in config.sources.values())
     kinds = ", ".join(f"{amount} {kind}" for kind, amount in sorted(types.items())) or "none"
-    return safe_text(f"OK: environment {config.environment}, sources: {kinds}") + "\n"
+    reached = ", each read as a whole" if outcomes else ""
+    return safe_text(f"OK: environment {config.environment}, sources: {kinds}{reached}") + "\n"
 
 
 def try_sources(config: BridgeConfig) -> dict[str, Outcome]:
     """Try each source, print how it went, and return that by the source's name."""
+    if not config.sources:
+        return {}
     logging.getLogger().addHandler(logging.NullHandler())  # what libraries log of failures is in the outcomes already
     outcomes = asyncio.run(_try_all(config))
     rows = [
@@ -42,16 +47,23 @@ def try_sources(config: BridgeConfig) -> dict[str, Outcome]:
             len(outcome.instances),
             len(outcome.unknown),
             len(outcome.rejected),
-            outcome.reason,
+            _reason(outcome),
         ]
         for name, outcome in outcomes.items()
     ]
     columns = ("SOURCE", "TYPE", "STATE", "INSTANCES", "UNKNOWN", "REJECTED", "REASON")
     _print(table(columns, rows))
     for name, outcome in outcomes.items():
-        _print_reasons(name, "unknown", outcome.unknown)
+        if len(outcome.unknown) > 1:  # a single one is the reason already
+            _print_reasons(name, "unknown", outcome.unknown)
         _print_reasons(name, "rejected", outcome.rejected)
     return outcomes
+
+
+def failures(outcomes: Mapping[str, Outcome]) -> str:
+    """One line that names the sources that could not be read as a whole; empty where all could."""
+    wrong = [f"{name} ({_word(outcome)})" for name, outcome in outcomes.items() if not outcome.ok]
+    return f"{len(wrong)} of {len(outcomes)} sources cannot be read as a whole: {', '.join(wrong)}" if wrong else ""
 
 
 def compare(config: BridgeConfig, client: Client, outcomes: Mapping[str, Outcome]) -> None:
@@ -64,9 +76,16 @@ def compare(config: BridgeConfig, client: Client, outcomes: Mapping[str, Outcome
     if not served:
         note(f"{client.url} shows no instance of environment {config.environment}")
     verdicts = judge(config.environment, config.sources, served, outcomes)
-    rows: list[list[Any]] = [[v.source, v.served, len(v.dropped), _new(v), v.reason] for v in verdicts]
-    dropped = sum(len(verdict.dropped) for verdict in verdicts)
-    rows.append([cell("total"), sum(v.served for v in verdicts), dropped, sum(v.new or 0 for v in verdicts), " "])
+    rows: list[list[Any]] = [[v.source, v.served, _count(v.would_go), _count(v.new), v.reason] for v in verdicts]
+    rows.append(
+        [
+            cell("total"),
+            sum(verdict.served for verdict in verdicts),
+            _total([verdict.would_go for verdict in verdicts]),
+            _total([verdict.new for verdict in verdicts]),
+            cell(" "),
+        ]
+    )
     _print(table(("SOURCE", "SHOWN NOW", "WOULD GO", "WOULD COME", "WHY"), rows))
     for verdict in verdicts:
         _print_some(f"would go from {verdict.source}", verdict.dropped)
@@ -99,16 +118,35 @@ def _word(outcome: Outcome) -> str:
     return "partial" if outcome.state == "reachable" and not outcome.ok else outcome.state
 
 
-def _new(verdict: Verdict) -> int | str:
-    return "?" if verdict.new is None else verdict.new
+def _reason(outcome: Outcome) -> str:
+    """Why it was not read as a whole: of several parts, the first."""
+    if outcome.reason or not outcome.unknown:
+        return outcome.reason
+    (key, reason), *others = outcome.unknown.items()
+    return _line(key, reason) + (f", and {len(others)} more" if others else "")
+
+
+def _line(key: str, reason: str) -> str:
+    """The reason with what it is about, named once."""
+    return reason if not key or reason.startswith(key) else f"{key}: {reason}"
+
+
+def _count(number: int | None) -> int | str:
+    return "?" if number is None else number
+
+
+def _total(numbers: list[int | None]) -> int | str:
+    """Their sum; where some are not known, that it may be more."""
+    known = sum(number for number in numbers if number is not None)
+    return known if None not in numbers else f"at least {known}" if known else "?"
 
 
 def _print(part: Any) -> None:
-    write("\n" + render([part], colour=coloured(), width=terminal_width()))
+    write(render([part], colour=coloured(), width=width_for(Format.table)) + "\n")
 
 
 def _print_reasons(source: str, what: str, reasons: Mapping[str, str]) -> None:
-    _print_some(f"{what} in {source}", [f"{key or 'everything'}: {reason}" for key, reason in reasons.items()])
+    _print_some(f"{what} in {source}", [_line(key, reason) for key, reason in reasons.items()])
 
 
 def _print_some(title: str, lines: list[str] | tuple[str, ...]) -> None:
@@ -116,4 +154,4 @@ def _print_some(title: str, lines: list[str] | tuple[str, ...]) -> None:
         return
     shown = "".join(f"  {safe_text(line)}\n" for line in lines[:_SHOWN])
     more = f"  ... and {len(lines) - _SHOWN} more\n" if len(lines) > _SHOWN else ""
-    write(f"\n{safe_text(title)}:\n{shown}{more}")
+    write(f"{safe_text(title)}:\n{shown}{more}\n")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -24,7 +25,29 @@ CaFile = Annotated[
     Path | None,
     typer.Option("--ca-file", envvar="ENVBRIDGE_CA_FILE", help="PEM file with the authorities to trust instead of the system's."),
 ]
-Output = Annotated[Format, typer.Option("--output", "-o", help="How to show it.")]
+
+
+def one_of(*names: str, choices: Sequence[str], help: str) -> Any:
+    """An option that takes one of some words, whatever their case; another word is told with what comes near."""
+
+    def parse(text: str) -> str:
+        chosen = next((choice for choice in choices if choice == text.lower()), None)
+        if chosen is not None:
+            return chosen
+        from bridge.host.mistakes import near_match
+
+        raise typer.BadParameter(f"`{text}` is no value of it. {near_match(text, choices)}Valid: {', '.join(choices)}.")
+
+    def complete(incomplete: str) -> list[str]:
+        return [choice for choice in choices if choice.startswith(incomplete)]
+
+    return typer.Option(*names, parser=parse, metavar=f"[{'|'.join(choices)}]", autocompletion=complete, help=help)
+
+
+Output = Annotated[
+    Format,
+    one_of("--output", "-o", choices=tuple(Format), help="How to show it; `wide` has all columns and cuts nothing."),
+]
 
 
 def client_for(url: str, token_file: Path | None, ca_file: Path | None) -> Client:

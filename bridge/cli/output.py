@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import sys
 from enum import StrEnum
@@ -22,7 +24,7 @@ class Format(StrEnum):
 
 
 def write(text: str) -> None:
-    """Write data to stdout, flushed, so that whoever follows a pipe has it at once. Raises BrokenPipeError."""
+    """Write data to stdout, flushed, so that whoever follows a pipe has it at once. Raises OSError: full, or nobody reads."""
     _write(sys.stdout, text)
 
 
@@ -38,7 +40,8 @@ def note(message: str, *lines: str) -> None:
 
 def coloured(stream: TextIO | None = None) -> bool:
     """Whether the stream (stdout by default) is a terminal that shows colours, and nobody set ``NO_COLOR`` (no-color.org)."""
-    terminal = (stream or sys.stdout).isatty()
+    stream = stream or sys.stdout
+    terminal = stream is not None and stream.isatty()  # None: closed before we were started
     return terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
@@ -49,11 +52,16 @@ def paint(text: str, colour: str, stream: TextIO | None = None) -> str:
     return f"\x1b[{_COLOURS[colour]}m{text}\x1b[0m"
 
 
-def terminal_width() -> int | None:
-    """Columns of the terminal that stdout is; None where it is none: what a pipe reads is never cut or wrapped."""
+def width_for(output: Format) -> int | None:
+    """Columns that a table has to fit into: those of the terminal that stdout is.
+
+    None, no limit, for ``wide``, and where stdout is no terminal: what a pipe reads is never cut or wrapped.
+    """
     import shutil
 
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    if output is Format.wide or sys.stdout is None or not sys.stdout.isatty():
+        return None
+    return shutil.get_terminal_size().columns
 
 
 def to_json(document: Any, *, indent: int | None = 2) -> str:
@@ -64,27 +72,38 @@ def to_json(document: Any, *, indent: int | None = 2) -> str:
 
 
 def to_yaml(document: Any) -> str:
-    """The document as YAML, in printable ASCII like `to_json`."""
+    """The document as YAML, in printable ASCII like `to_json`; what is there twice is written twice, never as an alias."""
     import yaml
 
-    return str(yaml.safe_dump(document, sort_keys=False, allow_unicode=False, default_flow_style=False))
+    class Dumper(yaml.SafeDumper):
+        def ignore_aliases(self, data: Any) -> bool:
+            del data
+            return True
+
+    return str(yaml.dump(document, Dumper=Dumper, sort_keys=False, allow_unicode=False, default_flow_style=False))
 
 
 def abandon_stdout() -> None:
-    """Let what is still buffered for a closed pipe go nowhere, so that the interpreter ends in silence."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, sys.stdout.fileno())
-    finally:
-        os.close(nowhere)
+    """Let what is still buffered for a closed pipe or a full disk go nowhere, so that the interpreter ends in silence."""
+    if sys.stdout is None:
+        return
+    with contextlib.suppress(OSError, ValueError):  # stdout may be no file, or closed
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        try:
+            os.dup2(nowhere, sys.stdout.fileno())
+        finally:
+            os.close(nowhere)
 
 
 def _tell(kind: str, colour: str, message: str, lines: tuple[str, ...]) -> None:
     below = "".join(f"  {safe_text(line)}\n" for line in lines)
-    _write(sys.stderr, f"{paint(kind, colour, sys.stderr)} {safe_text(message)}\n{below}")
+    with contextlib.suppress(OSError):  # there is no other place to say it
+        _write(sys.stderr, f"{paint(kind, colour, sys.stderr)} {safe_text(message)}\n{below}")
 
 
-def _write(stream: TextIO, text: str) -> None:
+def _write(stream: TextIO | None, text: str) -> None:
+    if stream is None:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
     encoding = stream.encoding or "utf-8"
     stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
     stream.flush()

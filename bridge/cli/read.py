@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bridge.cli.options import DEFAULT_URL, CaFile, Output, TokenFile, Url, client_for
-from bridge.cli.output import Format, coloured, complain, note, terminal_width, to_json, to_yaml, write
+from bridge.cli.output import Format, coloured, complain, note, to_json, to_yaml, width_for, write
 from bridge.errors import ApiError
 
 if TYPE_CHECKING:
     from bridge.cli.tables import Sheet
     from bridge.client.http import Answer, Client
+
+
+_MOST_NEAR = 3
 
 
 def services(
@@ -68,10 +71,10 @@ def status(
     ca_file: CaFile = None,
 ) -> None:
     """Show what the bridge itself is doing: sources, peers, jobs, holds, memory."""
-    from bridge.cli import tables
+    from bridge.cli.status import status as sheets
 
     answer = client_for(url, token_file, ca_file).get("/v1/status")
-    _show(answer, output, tables.status)
+    _show(answer, output, sheets)
 
 
 def parse_name(text: str) -> tuple[str | None, str]:
@@ -97,7 +100,7 @@ def resolve(client: Client, text: str) -> tuple[str, str]:
     if found:
         complain(f"{name} is in several namespaces:", *(f"{owner}/{name}" for owner in found))
     else:
-        _nobody(name, {service for _, service in known}, answer.incomplete)
+        _nobody(name, _near(name, {service for _, service in known}), answer.incomplete)
     raise typer.Exit(1)
 
 
@@ -113,9 +116,11 @@ def asked_for(client: Client, namespace: str, name: str, ask: Callable[[], Answe
 
 
 def not_found(client: Client, namespace: str, name: str) -> None:
-    """Say that nobody has the service, and what comes near."""
+    """Say that nobody has the service, and what comes near: the same name elsewhere first."""
     answer, known = _known(client)
-    _nobody(f"{namespace}/{name}", {f"{owner}/{service}" for owner, service in known}, answer.incomplete)
+    elsewhere = [f"{owner}/{service}" for owner, service in sorted(known) if service == name]
+    near = _near(f"{namespace}/{name}", {f"{owner}/{service}" for owner, service in known})
+    _nobody(f"{namespace}/{name}", list(dict.fromkeys(elsewhere + near)), answer.incomplete)
 
 
 def _known(client: Client) -> tuple[Answer, list[tuple[str, str]]]:
@@ -126,13 +131,17 @@ def _known(client: Client) -> tuple[Answer, list[tuple[str, str]]]:
         raise ApiError(f"{client.url} answered no list of services; is it a bridge?") from error
 
 
-def _nobody(name: str, known: set[str], incomplete: tuple[str, ...]) -> None:
+def _near(name: str, known: set[str]) -> list[str]:
     import difflib
 
-    near = difflib.get_close_matches(name, sorted(known), n=5)
-    complain(f"no service {name}" + (f"; near: {', '.join(near)}" if near else ""))
+    return difflib.get_close_matches(name, sorted(known), n=_MOST_NEAR)
+
+
+def _nobody(name: str, near: list[str], incomplete: tuple[str, ...]) -> None:
+    meant = " or ".join(f"`{one}`" for one in near[:_MOST_NEAR])
+    complain(f"no service `{name}`." + (f" Did you mean {meant}?" if near else " `envbridge services` lists all."))
     if incomplete:
-        note(f"never read yet: {', '.join(incomplete)}")
+        note(f"never read yet, so more may exist: {', '.join(incomplete)}")
 
 
 def _show(answer: Answer, output: Format, table: Callable[[Any, bool], list[Sheet]]) -> None:
@@ -144,7 +153,7 @@ def _show(answer: Answer, output: Format, table: Callable[[Any, bool], list[Shee
         write(to_yaml(answer.body))
     else:
         try:
-            text = render(table(answer.body, output is Format.wide), colour=coloured(), width=terminal_width())
+            text = render(table(answer.body, output is Format.wide), colour=coloured(), width=width_for(output))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ApiError("the answer is not as the API promises; is it a bridge?") from error
         write(text)

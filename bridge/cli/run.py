@@ -2,51 +2,34 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal, get_args
 
 import typer
 
-from bridge.cli.options import CaFile, Output, TokenFile, client_for
-from bridge.cli.output import Format, coloured, note, terminal_width, to_json, to_yaml, write
+from bridge.cli.options import CaFile, Output, TokenFile, client_for, one_of
+from bridge.cli.output import Format, coloured, note, to_json, to_yaml, width_for, write
+from bridge.errors import BridgeError
 
-
-class LogFormat(StrEnum):
-    """How log lines are written."""
-
-    text = "text"
-    json = "json"
-
-
-class LogLevel(StrEnum):
-    """The least important log lines that are written."""
-
-    debug = "debug"
-    info = "info"
-    warning = "warning"
-    error = "error"
-
+LogFormat = Literal["text", "json"]
+LogLevel = Literal["debug", "info", "warning", "error"]
 
 Config = Annotated[Path, typer.Argument(metavar="CONFIG", help="The configuration, a YAML file.", show_default=False)]
 
 
 def run(
     config: Config,
-    log_format: Annotated[LogFormat | None, typer.Option("--log-format", help="Overrides the configuration's.")] = None,
+    log_format: Annotated[
+        LogFormat | None, one_of("--log-format", choices=get_args(LogFormat), help="Overrides the configuration's.")
+    ] = None,
     log_level: Annotated[
-        LogLevel | None, typer.Option("--log-level", case_sensitive=False, help="Overrides the configuration's.")
+        LogLevel | None, one_of("--log-level", choices=get_args(LogLevel), help="Overrides the configuration's.")
     ] = None,
 ) -> None:
     """Run the daemon until SIGTERM; SIGHUP reloads the configuration."""
     from bridge.host.app import run_daemon
 
-    code = run_daemon(
-        config,
-        log_format=log_format.value if log_format else None,
-        log_level=log_level.value if log_level else None,
-    )
-    raise typer.Exit(code)
+    raise typer.Exit(run_daemon(config, log_format=log_format, log_level=log_level))
 
 
 def check(
@@ -59,18 +42,24 @@ def check(
     token_file: TokenFile = None,
     ca_file: CaFile = None,
 ) -> None:
-    """Find every mistake in a configuration; change nothing."""
-    from bridge.cli.check import compare, summarise, try_sources
+    """Find every mistake in a configuration; change nothing.
+
+    It asks for more than `run`: the files that sources name must exist, and their intervals must make sense together.
+    """
+    from bridge.cli.check import compare, failures, summarise, try_sources
     from bridge.host.config import load_config
+    from bridge.host.doubts import notes
 
     client = client_for(against, token_file, ca_file) if against is not None else None
-    loaded = load_config(config)
-    write(summarise(loaded))
+    loaded = load_config(config, thorough=True)
+    for told in notes(loaded):
+        note(told)
     outcomes = try_sources(loaded) if connect else {}
     if client is not None:
         compare(loaded, client, outcomes)
-    if not all(outcome.ok for outcome in outcomes.values()):
-        raise typer.Exit(1)
+    write(summarise(loaded, outcomes))
+    if problem := failures(outcomes):
+        raise BridgeError(problem)
 
 
 def plugins(output: Output = Format.table) -> None:
@@ -89,7 +78,7 @@ def plugins(output: Output = Format.table) -> None:
         from bridge.cli.tables import render, table
 
         rows = ([plugin[key] for key in keys] for plugin in found)
-        write(render([table((key.upper() for key in keys), rows)], colour=coloured(), width=terminal_width()))
+        write(render([table((key.upper() for key in keys), rows)], colour=coloured(), width=width_for(output)))
 
 
 def schema() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from io import StringIO
@@ -21,6 +20,15 @@ _GOOD = frozenset({"ready", "live", "synced", "listed", "reachable", "ok"})
 _DOUBTFUL = frozenset({"unknown", "suspect", "stale", "starting", "draining", "expired", "retired", "held", "partial"})
 _BAD = frozenset({"unready", "lost", "failed", "forbidden", "down"})
 _UNLIMITED = 1_000_000
+
+PROSE = frozenset({"REASON", "REMEDY", "WHY", "LAST RESULT", "PROBLEM", "SOURCES", "ENVIRONMENTS"})
+"""Heads of columns whose texts wrap where a terminal is narrow, as their end may matter most."""
+
+_WHOLE = frozenset({"STATE", "STATUS", "AGE"})
+"""Heads of columns whose few words are not cut as long as anything else can be."""
+
+_LEAST = 8
+_GAP = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +50,7 @@ def render(sheets: Iterable[Sheet], *, colour: bool, width: int | None) -> str:
     """The text of tables, an empty line between them.
 
     colour: whether to write ANSI colours.
-    width: columns to fold into; None for no limit.
+    width: columns to fit into: texts of `PROSE` columns wrap between words, others are cut with an ellipsis. None: no limit.
     """
     return "\n".join(_plain(sheet) if width is None and not colour else _rich(sheet, colour, width) for sheet in sheets)
 
@@ -60,10 +68,12 @@ def _plain(sheet: Sheet) -> str:
 
 
 def _rich(sheet: Sheet, colour: bool, width: int | None) -> str:
-    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=bool(sheet.heads), title_justify="left")
+    made = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), show_header=bool(sheet.heads), title_justify="left")
     made.title = Text(sheet.title, style="bold") if sheet.title else None
-    for head in sheet.heads or [""] * max(map(len, sheet.rows), default=0):
-        made.add_column(Text(head, style="bold"), overflow="fold", min_width=len(head))
+    heads = sheet.heads or ("",) * max(map(len, sheet.rows), default=0)
+    for index, (head, columns) in enumerate(zip(heads, _fitted(sheet, heads, width or _UNLIMITED), strict=True)):
+        wraps = head in PROSE or (not sheet.heads and index == len(heads) - 1)
+        made.add_column(Text(head, style="bold"), overflow="ellipsis", no_wrap=not wraps, width=columns)
     for row in sheet.rows:
         made.add_row(*row)
     out = StringIO()
@@ -71,6 +81,21 @@ def _rich(sheet: Sheet, colour: bool, width: int | None) -> str:
     console = Console(file=out, width=width or _UNLIMITED, force_terminal=colour, no_color=not colour, color_system=system)
     console.print(made, crop=False, highlight=False)
     return "".join(f"{line.rstrip()}\n" for line in out.getvalue().removesuffix("\n").split("\n"))
+
+
+def _fitted(sheet: Sheet, heads: Sequence[str], width: int) -> list[int]:
+    """The columns' widths: as wide as what they hold; where that is too much, the widest give way, down to a least width."""
+    room = width - _GAP * (len(heads) - 1)
+    cells = [[row[index].cell_len for row in sheet.rows] for index in range(len(heads))]
+    wanted = [min(max([cell_len(head), *lengths]), width) for head, lengths in zip(heads, cells, strict=True)]
+    least = [wanted[index] if head in _WHOLE else max(cell_len(head), _LEAST) for index, head in enumerate(heads)]
+    for floor in (least, [1] * len(heads)):
+        while sum(wanted) > room:
+            slack = [(size, index) for index, size in enumerate(wanted) if size > floor[index]]
+            if not slack:
+                break
+            wanted[max(slack)[1]] -= 1
+    return wanted
 
 
 def cell(value: Any) -> Text:
@@ -132,27 +157,18 @@ def environments(document: Sequence[Document], wide: bool) -> list[Sheet]:
     """The answer of ``/v1/environments``; wide has a row for each source."""
     if not isinstance(document, list):
         raise TypeError("environments come as a list")
-    columns = ["ENVIRONMENT", "STATE", "AGE", "SERVICES", "INSTANCES", "VIA"]
+    columns = ["ENVIRONMENT", "STATE", "AGE", "SERVICES", "INSTANCES"]
     if not wide:
-        return [table([*columns, "SOURCES"], ([*_environment(entry), _source_states(entry)] for entry in document))]
-    columns += ["SOURCE", "TYPE", "STATE", "AGE", "INSTANCES", "REJECTED", "HELD", "REASON"]
-    rows = []
+        rows = ([*_environment(entry), *_totals(entry), entry.get("via"), _source_states(entry)] for entry in document)
+        return [table([*columns, "REJECTED", "HELD", "VIA", "SOURCES"], rows)]
+    columns += ["VIA", "SOURCE", "TYPE", "STATE", "AGE", "INSTANCES", "REJECTED", "HELD", "REASON"]
+    rows_of_sources = []
     for entry in document:
-        head = _environment(entry)
+        head = [*_environment(entry), cell(entry.get("via"))]
         for source in entry.get("sources") or [{}]:
-            rows.append([*head, *_source(source)])
+            rows_of_sources.append([*head, *_source(source)])
             head = [Text("")] * len(head)
-    return [table(columns, rows)]
-
-
-def status(document: Document, wide: bool) -> list[Sheet]:
-    """The answer of ``/v1/status``: its single values, then a table for each list or map in it that is not empty."""
-    single = [(key, value) for key, value in document.items() if not isinstance(value, list | dict)]
-    parts = [table((), ((_label(key), _value(key, value)) for key, value in single))] if single else []
-    for key, value in document.items():
-        if isinstance(value, list | dict) and value:
-            parts.append(_section(_label(key), value, wide))
-    return parts
+    return [table(columns, rows_of_sources)]
 
 
 def where(instance: Document) -> str:
@@ -201,8 +217,13 @@ def _environment(entry: Document) -> list[Any]:
         duration(entry.get("age_ms")),
         entry.get("services"),
         entry.get("instances"),
-        entry.get("via"),
     ]
+
+
+def _totals(entry: Document) -> list[int | None]:
+    """What its sources reject and hold, together; None where nothing is known of them."""
+    sources = entry.get("sources") or ()
+    return [sum(source.get(key) or 0 for source in sources) if sources else None for key in ("rejected", "held")]
 
 
 def _source(source: Document) -> list[Any]:
@@ -225,34 +246,6 @@ def _source_states(entry: Document) -> Text:
         states.append(f"{safe_text(str(source['name']))} ")
         states.append(state(source["state"]))
     return states or Text("-")
-
-
-def _section(title: str, value: list[Any] | dict[str, Any], wide: bool) -> Sheet:
-    """A row for each entry where all are objects, else name and value; columns of nothing but nested values are for wide."""
-    pairs = list(enumerate(value, 1)) if isinstance(value, list) else list(value.items())
-    if not all(isinstance(entry, dict) for _, entry in pairs):
-        return table((), ((_label(str(key)), _value(str(key), entry)) for key, entry in pairs), title=title)
-    entries = [entry if isinstance(value, list) else {"name": key, **entry} for key, entry in pairs]
-    keys = list(dict.fromkeys(key for entry in entries for key in entry))
-    if not wide:
-        keys = [key for key in keys if any(not isinstance(entry.get(key), list | dict | None) for entry in entries)]
-    rows = ([_value(key, entry.get(key)) for key in keys] for entry in entries)
-    return table((_label(key).upper() for key in keys), rows, title=title)
-
-
-def _label(key: str) -> str:
-    return safe_text(key.removesuffix("_ms").removesuffix("_bytes").replace("_", " "))
-
-
-def _value(key: str, value: Any) -> Any:
-    if isinstance(value, list | dict):
-        return json.dumps(value, ensure_ascii=False) if value else None
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        if key.endswith("_ms"):
-            return duration(value)
-        if key.endswith("_bytes"):
-            return f"{value / (1 << 20):.1f} MiB"
-    return state(value) if key == "state" else value
 
 
 def _joined(values: Iterable[Any] | None) -> str:

@@ -106,9 +106,12 @@ def describe(difference: Difference, *, wide: bool) -> str:
     flat = _flat(difference.instance)
     if wide:
         return ", ".join(f"{name} {_short(value)}" for name, value in flat.items() if value and name not in _NAMED)
-    return " ".join(_short(flat[name]) for name in ("addresses", "hostname", "ports", "health") if flat.get(name))
+    told = [_short(flat[name]) for name in ("addresses", "hostname", "ports", "health") if flat.get(name)]
+    unusual = [flat[name] for name, usual in _USUAL.items() if flat.get(name, usual) != usual]
+    return " ".join([*told, *unusual])
 
 
+_USUAL = {"lifecycle": "active", "state": "listed"}
 _NAMED = frozenset({"environment", "source", "id", "namespace", "service"})
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from scripted_bridge import Reply, ScriptedBridge, instance, problem, service
+from scripted_bridge import Reply, ScriptedBridge, event, events, instance, problem, service
 
 Cli = Callable[..., Any]
 
@@ -91,8 +94,11 @@ def test_get_of_a_name_in_several_namespaces_lists_them(full: ScriptedBridge, cl
 def test_get_of_an_unknown_name_tells_what_is_near(full: ScriptedBridge, cli: Cli, name: str, near: str) -> None:
     result = cli("get", name)
     assert (result.exit_code, result.stdout) == (1, "")
-    assert f"no service {name}; near: " in result.stderr
-    assert near in result.stderr.partition("near: ")[2]
+    assert result.stderr.startswith(f"error: no service `{name}`. Did you mean `{near}`")
+
+
+def test_what_is_like_nothing_there_is_told_how_to_see_what_is(full: ScriptedBridge, cli: Cli) -> None:
+    assert cli("get", "zzz").stderr == "error: no service `zzz`. `envbridge services` lists all.\n"
 
 
 @pytest.mark.parametrize("name", ["", "/", "a/", "/a", "a/b/c"])
@@ -104,8 +110,8 @@ def test_what_cannot_be_a_name_is_a_usage_error(full: ScriptedBridge, cli: Cli, 
 
 def test_environments_shows_states_and_ages(full: ScriptedBridge, cli: Cli) -> None:
     _, eu, us = words(cli("environments").stdout)
-    assert eu == ["eu", "live", "1s", "2", "7", "-", "main", "synced,", "paper", "failed"]
-    assert us == ["us", "lost", "2h", "-", "-", "-", "-"]
+    assert eu == ["eu", "live", "1s", "2", "7", "2", "4", "-", "main", "synced,", "paper", "failed"]
+    assert us == ["us", "lost", "2h", "-", "-", "-", "-", "-", "-"]
 
 
 def test_status_shows_whatever_is_in_it(full: ScriptedBridge, cli: Cli) -> None:
@@ -208,6 +214,65 @@ def test_wrong_usage_ends_with_2_and_says_so_on_stderr(cli: Cli, arguments: list
     result = cli(*arguments)
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["services", "-o", "jsn"], "`jsn` is no value of it. Did you mean `json`? Valid: table, wide, json, yaml."),
+        (["run", "a", "--log-level", "warnin"], "`warnin` is no value of it. Did you mean `warning`?"),
+        (["servces"], "Did you mean `services`?"),
+        (["services", "--ulr", "x"], "--ulr. Did you mean `--url`?"),
+    ],
+)
+def test_a_misspelt_word_is_repeated_with_what_is_near(cli: Cli, arguments: list[str], told: str) -> None:
+    result = cli(*arguments)
+    assert result.exit_code == 2
+    first, second = result.stderr.splitlines()
+    assert first.startswith("error: ")
+    assert told in first
+    assert "Value error" not in first
+    assert second.endswith("--help`.")
+
+
+def test_formats_are_taken_in_any_case(full: ScriptedBridge, cli: Cli) -> None:
+    assert json.loads(cli("status", "-o", "JSON").stdout) == STATUS
+
+
+@pytest.mark.parametrize(
+    "command", [["services"], ["services", "-o", "json"], ["--version"], ["--help"], ["watch", "--snapshot"]]
+)
+def test_a_full_disk_is_one_line_and_ends_with_1(full: ScriptedBridge, command: list[str]) -> None:
+    snapshot = event("snapshot", {"instances": [instance()], "complete": True}, id="a-1-0")
+    full.on("/v1/instances", events(snapshot))
+    with Path("/dev/full").open("w") as stdout:
+        ended = subprocess.run(
+            [sys.executable, "-c", "from bridge.cli import main; main()", *command],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, stdout=stdout, stderr=subprocess.PIPE,
+            text=True, timeout=30,
+        )  # fmt: skip
+    assert (ended.returncode, ended.stderr) == (1, "error: the output cannot be written: No space left on device\n")
+
+
+def test_a_closed_stdout_is_one_line_and_ends_with_1(full: ScriptedBridge) -> None:
+    ended = subprocess.run(
+        ["/bin/sh", "-c", 'exec "$@" >&-', "sh", sys.executable, "-c", "from bridge.cli import main; main()", "services"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, stderr=subprocess.PIPE, text=True, timeout=30,
+    )  # fmt: skip
+    assert (ended.returncode, ended.stderr) == (1, "error: the output cannot be written: Bad file descriptor\n")
+
+
+def test_a_reader_that_goes_away_is_no_error(full: ScriptedBridge) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from bridge.cli import main; main()", "services"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    with process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+    assert process.returncode == 0
 
 
 def test_the_token_comes_from_a_file_or_the_environment(full: ScriptedBridge, cli: Cli, tmp_path: Path, monkeypatch) -> None:

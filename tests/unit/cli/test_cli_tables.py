@@ -69,10 +69,27 @@ def test_what_a_pipe_reads_is_never_cut_or_padded() -> None:
     assert head == head.rstrip()
 
 
-def test_a_terminal_folds_and_loses_nothing() -> None:
-    text = tables.render([tables.table(["A"], [["x" * 100]])], colour=False, width=30)
-    assert text.count("x") == 100
-    assert max(map(len, text.splitlines())) <= 30
+@pytest.mark.parametrize("width", [30, 50, 80, 81, 200])
+def test_a_terminal_is_never_exceeded_and_no_word_is_wrapped(width: int) -> None:
+    rows = [["eu-west-1", "10.20.30.40, fd00::1234", "ready, draining", "x" * 100], ["us", "-", "ready", "web"]]
+    text = tables.render([tables.table(["ENVIRONMENT", "ADDRESSES", "STATUS", "ID"], rows)], colour=False, width=width)
+    lines = text.splitlines()
+    assert len(lines) == 3  # a row is a line
+    assert max(map(len, lines)) <= width
+    assert (lines[1][-1] == "\u2026") is (width < 160)
+
+
+def test_what_decides_is_cut_last() -> None:
+    rows = [["x" * 40, "unready, draining", "y" * 40]]
+    text = tables.render([tables.table(["ADDRESSES", "STATUS", "ID"], rows)], colour=False, width=50)
+    assert "unready, draining" in text
+
+
+def test_reasons_wrap_between_words() -> None:
+    reason = "the server is not reachable from here as nothing answers"
+    lines = tables.render([tables.table(["NAME", "REASON"], [["paper", reason]])], colour=False, width=40).splitlines()
+    assert max(map(len, lines)) <= 40
+    assert " ".join(line[7:].strip() for line in lines[1:]) == reason
 
 
 @pytest.mark.parametrize("title", ["", "sources"])

@@ -64,6 +64,27 @@ def test_what_came_tells_where_it_is_and_wide_tells_all() -> None:
     assert "node n1, tags v2, meta.team checkout" in render(came, Format.wide, NOW)
 
 
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"lifecycle": "draining"}, "ready draining"),
+        ({"health": "unready", "state": "down"}, "unready down"),
+        ({"lifecycle": "draining", "state": "expired"}, "ready draining expired"),
+    ],
+)
+@pytest.mark.parametrize("change", ["added", "removed"])
+def test_what_came_or_went_tells_what_keeps_it_out(changes: dict[str, Any], told: str, change: Any) -> None:
+    one = instance(**changes)
+    difference = Difference(change, KEY, one if change == "removed" else None, one if change == "added" else None)
+    assert render(difference, Format.table, NOW).endswith(f" {told}\n")
+
+
+def test_yaml_repeats_what_is_there_twice() -> None:
+    text = render(updated(ports=[{"name": "a", "port": 1, "protocol": "TCP"}]), Format.yaml, NOW)
+    assert "*id" not in text
+    assert "&id" not in text
+
+
 def test_programs_get_one_document_for_each_change() -> None:
     line = render(updated(health="unready"), Format.json, NOW)
     assert line.count("\n") == 1
@@ -143,7 +164,7 @@ def test_a_name_nobody_has_ends_with_1(bridge: ScriptedBridge, cli: Cli) -> None
     bridge.on("/v1/services", {"services": [service()]})
     result = cli("watch", "shop/wbe")
     assert (result.exit_code, result.stdout) == (1, "")
-    assert "no service shop/wbe; near: shop/web" in result.stderr
+    assert "no service `shop/wbe`. Did you mean `shop/web`?" in result.stderr
 
 
 # ------------------------------------------------------------- the process
