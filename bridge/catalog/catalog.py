@@ -43,6 +43,7 @@ class Catalog:
         self.stale: frozenset[Origin] = frozenset()
         self.stale_index = indexes.index
         self.now = 0.0
+        self.revised = 0
         self.log = ChangeLog(indexes.index)
         self.on_change: Callable[[Change], None] = lambda _change: None
         self.on_wake: Callable[[Sequence[View]], None] = lambda _views: None
@@ -154,6 +155,7 @@ class Catalog:
         newest = next(reversed(views))
         for key in [key for key, view in views.items() if view.idle and key != newest][:excess]:
             view = views.pop(key)
+            view.forgotten = True
             if isinstance(view, InstancesView) and view.service is not None:
                 siblings = self._by_service[view.service]
                 del siblings[key]
@@ -225,6 +227,7 @@ class Catalog:
         Only views that show such things are looked at. ``now``: monotonic seconds.
         """
         self.now = now
+        self.revised += 1
         self._environments_index = index = self.indexes.advance()
         woken: list[View] = [view for view in self._views["environments"].values() if view.revise(index)]
         if stale is not None:

@@ -59,7 +59,8 @@ class View(ABC):
     """One (resource, query) and everybody who waits for it.
 
     ``status`` is 200, 404 (nothing has that name) or 503 (too little was read to tell); ``degraded``: what it shows of a
-    service are expired instances, for want of others.
+    service are expired instances, for want of others. ``bodies`` holds what was rendered of it since it last changed;
+    ``forgotten``: it is told of no change any more.
     """
 
     collection: str
@@ -77,7 +78,8 @@ class View(ABC):
         self.degraded = False
         self.waiters: set[object] = set()
         self.followers: set[Follower] = set()
-        self.bodies: dict[Any, bytes] = {}
+        self.bodies: dict[Any, Any] = {}
+        self.forgotten = False
         self.woken_at = float("-inf")
         self.stale_sensitive = not query.stale
         self._digest: int | None = None

@@ -27,6 +27,8 @@ class Jobs:
 
     def __init__(self) -> None:
         self._scheduler = AsyncIOScheduler()
+        # It warns of every run left out because the one before still runs; here that is meant, and `runs` shows it.
+        logging.getLogger("apscheduler.scheduler").setLevel(logging.ERROR)
         self._results: dict[str, JobResult] = {}
         self._logger = logging.getLogger("bridge.jobs")
 

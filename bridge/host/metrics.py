@@ -51,9 +51,7 @@ class Metrics(Collector):
         instances = GaugeMetricFamily("envbridge_source_instances", "Instances of the source.", labels=labels)
         rejected = GaugeMetricFamily("envbridge_source_rejected", "Objects rejected now.", labels=labels)
         held = GaugeMetricFamily("envbridge_source_held", "Removals the guard holds.", labels=labels)
-        failures = CounterMetricFamily(
-            "envbridge_source_failures", "Failures of a source or of a part of it.", labels=labels
-        )
+        failures = CounterMetricFamily("envbridge_source_failures", "Failures of a source or of a part of it.", labels=labels)
         for environment, partition in self._catalog.partitions.items():
             for name, status in partition.statuses.items():
                 row, records, current = [environment, name], partition.sources[name], status.state(now)

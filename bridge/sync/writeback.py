@@ -36,14 +36,15 @@ class Writeback:
         self._services: dict[ServiceName, None] = {}
         self._sources: dict[str, None] = {}
         self._written_sources: set[str] = set()
+        self._writing = 0
         self._dirty = asyncio.Event()
         self.error: str | None = None
         self.written = 0
 
     @property
     def depth(self) -> int:
-        """Rows waiting to be written."""
-        return len(self._records) + len(self._groups) + len(self._services)
+        """Rows not on disk yet: waiting, or being written."""
+        return self._writing + len(self._records) + len(self._groups) + len(self._services)
 
     def mark(self, source: str, changes: Changes, change: Change | None) -> None:
         """Note what a change of ``source`` made dirty."""
@@ -86,6 +87,7 @@ class Writeback:
     async def flush(self) -> None:
         """Write everything dirty now. Raises StoreError; what was dirty stays so."""
         taken = (self._records, self._groups, self._services, self._sources)
+        self._writing = self.depth
         self._records, self._groups, self._services, self._sources = {}, {}, {}, {}
         try:
             await self._store.write(self._batch(*taken))
@@ -97,6 +99,8 @@ class Writeback:
             self._records, self._groups = records | self._records, groups | self._groups
             self._services, self._sources = services | self._services, sources | self._sources
             raise
+        finally:
+            self._writing = 0
 
     async def _flush_or_wait(self) -> None:
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
@@ -21,6 +21,7 @@ from bridge.errors import QueryError
 from bridge.model import Origin, ServiceName
 from bridge.serve.http.message import VARY, Answer, Headers, Reply, Request, Stream, Wait, problem
 from bridge.serve.http.negotiate import EVENTS, JSON, MSGPACK, media_type, takes_gzip
+from bridge.serve.http.ready import LIFE
 from bridge.serve.http.render import body
 
 RETRY_AFTER = ("Retry-After", "1")
@@ -111,20 +112,37 @@ class NativeSurface:
     # -- answers
 
     def _not_modified(self, view: View) -> Answer:
-        return Answer(304, self._headers(view))
+        return self._shared(view, 304, lambda: Answer(304, self._headers(view)))
 
     def _render(self, request: Request, view: View, media: str, cursor: Cursor | None, given: bool) -> Answer:
+        reset = given and (cursor is None or not self._is_ours(cursor))
+        if media == EVENTS:
+            media = JSON
+        compressed = takes_gzip(request.headers.get("accept-encoding", ""))
+        return self._shared(view, (media, compressed, reset), lambda: self._made(view, media, compressed, reset))
+
+    def _shared(self, view: View, key: Hashable, make: Callable[[], Answer]) -> Answer:
+        """The same answer for all who ask the same of a list within a moment."""
+        if not view.collection:
+            return make()
+        now, revised = self._clock.monotonic(), self._catalog.revised
+        until, of, answer = view.bodies.get(key, (0.0, 0, None))
+        if answer is None or now >= until or of != revised:
+            answer = make()
+            answer.view = view
+            view.bodies[key] = (now + LIFE, revised, answer)
+        return answer  # type: ignore[no-any-return]  # the view holds renderings of all kinds
+
+    def _made(self, view: View, media: str, compressed: bool, reset: bool) -> Answer:
         headers = self._headers(view)
-        if given and (cursor is None or not self._is_ours(cursor)):
+        if reset:
             headers.append(("Envbridge-Reset", "true"))
         if view.status != 200:
             return self._missing(view, headers)
-        if media == EVENTS:
-            media = JSON
         headers.append(("Content-Type", media))
         if view.collection:
-            content, compressed = body(view, media, compressed=takes_gzip(request.headers.get("accept-encoding", "")))
-            if compressed:
+            content, packed = body(view, media, compressed=compressed)
+            if packed:
                 headers.append(("Content-Encoding", "gzip"))
             return Answer(200, headers, content)
         document = self._instance(view) if isinstance(view, InstanceView) else view.page().items

@@ -11,6 +11,7 @@ import httptools
 from bridge.serve.http.head import FRAMING, awaits_continue, body_length, fault, origin_form
 from bridge.serve.http.message import TITLES, VARY, Answer, Request, Stream, Wait, problem
 from bridge.serve.http.negotiate import EVENTS
+from bridge.serve.http.ready import ReadyAnswer
 from bridge.serve.http.stream import StreamFollower
 
 if TYPE_CHECKING:
@@ -27,8 +28,13 @@ IDLE_DEADLINE = 75.0
 STUCK_DEADLINE = 30.0
 LINGER = 1.0
 HIGH_WATER = 512 * 1024
+JOIN_UP_TO = 64 * 1024
+"""Bytes of a body that is sent together with its head; copying a larger one costs more than a second buffer."""
+
 
 _LINES = {status: f"HTTP/1.1 {status} {title}\r\n" for status, title in {**TITLES, 200: "OK", 304: "Not Modified"}.items()}
+_END = b"\r\n"
+_CLOSE = b"Connection: close\r\n\r\n"
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -65,6 +71,10 @@ class Connection(asyncio.Protocol):
         self.idle_since = 0.0
         self._written = 0
         self._taken: tuple[float, int] = (0.0, 0)
+        self._ready: dict[bytes, ReadyAnswer] = {}
+        self._pristine = True
+        self._completed = 0
+        self._sent: tuple[Answer, bytes] | None = None
 
     # -- the socket
 
@@ -75,6 +85,7 @@ class Connection(asyncio.Protocol):
         self.peer = str(address[0]) if isinstance(address, tuple) else ""
         self.loopback = self.peer.startswith(("127.", "::ffff:127.")) or self.peer == "::1"
         self.idle_since = self._server.clock.monotonic()
+        self._ready = self._server.ready.loopback if self.loopback else self._server.ready.elsewhere
         if not self._server.admit(self):
             self._refused = True
             self._send(problem(503, "too many connections", headers=[("Retry-After", "1")]), close=True)
@@ -88,6 +99,33 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._refused or self._deaf:
             return
+        alone = (self._pristine or not self._in_message) and self._current is None and not self._queue
+        if alone and (ready := self._ready.get(data)) is not None and self._give(ready):
+            return
+        self._pristine = False
+        self._completed, self._sent = 0, None
+        self._parse(data)
+        if alone and self._completed == 1 and self._sent is not None and not self._in_message:
+            self._keep(data, *self._sent)
+
+    def _give(self, ready: ReadyAnswer) -> bool:
+        """Send an answer made before, where it still is one."""
+        now = self._server.clock.monotonic()
+        if self._paused_writing or self._half_closed or self.transport is None or not ready.holds(now):
+            return False
+        self._written += len(ready.data)
+        self.transport.write(ready.data)
+        self._server.counts["answered", ready.status] += 1
+        self.idle_since = now
+        return True
+
+    def _keep(self, data: bytes, answer: Answer, sent: bytes) -> None:
+        """Remember the answer that the request ``data`` got, where it depends on nothing but a view."""
+        if answer.view is not None and self._current is None and not self._server.stopping and "expect" not in self._headers:
+            now = self._server.clock.monotonic()
+            self._server.ready.keep(data, answer.view, answer.status, sent, loopback=self.loopback, now=now)
+
+    def _parse(self, data: bytes) -> None:
         if self.request_began is None and not self._queue:
             self.request_began = self._server.clock.monotonic()
         self._moved = False
@@ -171,6 +209,7 @@ class Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         self._in_message = self._awaits_continue = False
+        self._completed += 1
         if self._refused:
             return
         target = self._target.decode("latin-1")
@@ -200,6 +239,7 @@ class Connection(asyncio.Protocol):
                 self.finish(reply)
             elif isinstance(reply, Wait):
                 read = self._server.waits.begin(self, reply)
+                self._sent = None  # it was paced: the next one is to be, too
                 if read is not None:
                     self.waiting = read
             else:
@@ -314,20 +354,25 @@ class Connection(asyncio.Protocol):
     def _send(self, answer: Answer, *, close: bool) -> None:
         if self.transport is None or self.transport.is_closing():
             return
+        if answer.head is None:
+            answer.head = self._head(answer)
+        head = answer.head + (_CLOSE if close or self._server.stopping else _END)
+        body = answer.body if self._method != "HEAD" and answer.status != 304 else b""
+        self._written += len(head) + len(body)
+        if len(body) <= JOIN_UP_TO:
+            head += body
+            self.transport.write(head)
+            self._sent = (answer, head)
+        else:
+            self.transport.writelines((head, body))
+
+    def _head(self, answer: Answer) -> bytes:
+        """The status line and the fields, but for the connection's own."""
         lines = [_LINES.get(answer.status) or f"HTTP/1.1 {answer.status} Status\r\n", self._server.date_field()]
         lines += [f"{name}: {value}\r\n" for name, value in answer.headers]
         if answer.status != 304:
             lines.append(f"Content-Length: {len(answer.body)}\r\n")
-        if close or self._server.stopping:
-            lines.append("Connection: close\r\n")
-        lines.append("\r\n")
-        head = "".join(lines).encode("latin-1")
-        self._written += len(head)
-        if answer.body and self._method != "HEAD" and answer.status != 304:
-            self._written += len(answer.body)
-            self.transport.writelines((head, answer.body))
-        else:
-            self.transport.write(head)
+        return "".join(lines).encode("latin-1")
 
     def _invite(self) -> None:
         """Have the reader that asked for it send its body, once everything before it is answered (RFC 9110, section 10.1.1)."""

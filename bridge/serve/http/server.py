@@ -20,6 +20,7 @@ from bridge.catalog.catalog import Catalog
 from bridge.errors import QueryError
 from bridge.serve.http.message import Answer, Reply, Request, Surface, problem
 from bridge.serve.http.protocol import Connection
+from bridge.serve.http.ready import ReadyAnswers
 from bridge.serve.http.waiting import SLICE, Waits
 
 BOOKMARK_EVERY = 10.0
@@ -60,6 +61,7 @@ class HttpServer:
         self.stopping = False
         self.connections: set[Connection] = set()
         self.counts: Counter[tuple[str, int]] = Counter()
+        self.ready = ReadyAnswers(catalog)
         self.tokens = tokens
         self._guarded = bool(tokens)
         self._insecure = insecure
@@ -93,6 +95,7 @@ class HttpServer:
         bookmarked = self.clock.monotonic()
         while True:
             await self.clock.sleep(1.0)
+            self.ready.clear()
             now = self.clock.monotonic()
             for connection in list(self.connections):
                 connection.expire(now)
@@ -105,6 +108,7 @@ class HttpServer:
     def begin_stopping(self) -> None:
         """Answer on, but say that it ends: no connection is kept, `/readyz` is 503."""
         self.stopping = True
+        self.ready.clear()
 
     async def stop(self) -> None:
         """Accept nothing more, answer what waits, end what streams, and let the last bytes go."""
@@ -164,6 +168,7 @@ class HttpServer:
         loopback addresses.
         """
         self.tokens = tokens
+        self.ready.clear()
         self._guarded = self._guarded or bool(tokens)
         self._recheck(iter(list(self.connections)))
 

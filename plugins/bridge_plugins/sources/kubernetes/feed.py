@@ -73,7 +73,7 @@ class Feed:
         self._watch: AsyncGenerator[list[bytes], None] | None = None
         self._opened = 0.0
         self._pending: list[bytes] = []
-        self._heard = False
+        self._answered = self._heard = False
 
     async def fill(self, take: Take, restart: Callable[[], None]) -> None:
         """Tell ``take`` everything that is there. ``restart``: forget what was told, it begins again. Raises SourceError."""
@@ -103,8 +103,8 @@ class Feed:
     async def changes(self) -> AsyncGenerator[list[Event], None]:
         """What happens, as the lines of the watch come, bookmarks included; an empty list: nothing, on enquiry.
 
-        Reconnects after a clean end. Raises ExpiredError on 410, else SourceError: also where the watch is silent and
-        nothing can be learnt about why.
+        Reconnects after a clean end. Raises ExpiredError on 410, else SourceError: also where the watch is not even
+        answered, or silent and nothing can be learnt about why.
         """
         lines, self._pending = self._pending, []
         while True:
@@ -197,13 +197,16 @@ class Feed:
             if self._watch is None:
                 self._watch = self._open(self._selection.watch(self.resource, self._version))
                 self._heard = False
+            patience = self._deadlines.silence * _PATIENCE
             try:
-                async with asyncio.timeout(self._deadlines.silence * _PATIENCE):
+                async with asyncio.timeout(patience):
                     return await anext(self._watch)
             except StopAsyncIteration:
                 self._watch = None
-            except TimeoutError:
+            except TimeoutError as error:
                 await self.aclose()
+                if not self._answered:  # a server answers a watch at once: such a one tells nothing, whatever happens
+                    raise TransientError(f"watch {self.resource.plural}: no answer within {patience:g} s") from error
                 return None
             except StatusError as error:
                 if error.status == 410:
@@ -243,9 +246,11 @@ class Feed:
         # The deadlines of the event loop come first; the socket's own only lets a forgotten thread end.
         exchange = Exchange(self._api, question, read_timeout=self._deadlines.silence + _SPARE)
         self._opened = time.monotonic()
+        self._answered = False
         lines = iterate(exchange.lines, close=exchange.abort, limit=_LINES_WAITING, name=f"kubernetes {question}")
         async with aclosing(lines):
             async for batch in lines:
+                self._answered = True
                 yield batch
 
     def _late(self) -> TransientError:
