@@ -216,7 +216,7 @@ class Daemon:
             ("environment", self._config.environment, config.environment),
             ("environment_uid", self._config.environment_uid, config.environment_uid),
             ("data_dir", self._config.data_dir, config.data_dir),
-            ("serve", self._config.serve, config.serve),
+            ("serve.http", self._config.serve.http, config.serve.http),
         ):
             if old != new:
                 _logger.warning("a changed key needs a restart", extra={"key": what})

@@ -216,8 +216,8 @@ class Daemon:
 
         def probe() -> bool:
             last.clear()
-            last.update(self.source(name))
-            return bool(test(last))
+            last.update({source["name"]: source for source in self.status()["sources"]}.get(name, {}))
+            return bool(last) and bool(test(last))
 
         try:
             wait_for(f"the source {name}", probe, timeout, 0.05)
