@@ -4,7 +4,7 @@ PY := .venv/bin/python
 PYTEST := $(PY) -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-setup unit check format schema clean
+.PHONY: help run test test-setup unit bench profile check format schema clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,6 +21,12 @@ test-setup: dev ## install or build what the tests need (etcd, kube-apiserver, d
 unit: dev ## run the suites that need no server (unit and contract)
 	$(PYTEST) tests/unit tests/contract $(ARGS)
 
+bench: dev ## measure against references: table, bench.json, pictures (BENCH="read wait", ARGS="--quick --compare OLD.json")
+	$(PY) -m tests.bench $(ARGS) $(BENCH)
+
+profile: dev ## sample the running daemon under a bench's load with py-spy (BENCH=read)
+	$(PY) -m tests.bench.profile $(ARGS) $(BENCH)
+
 check: dev ## ruff, mypy --strict, import layers, file sizes
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
@@ -36,7 +42,7 @@ schema: dev ## write config/schema.json anew
 	.venv/bin/envbridge schema > config/schema.json
 
 clean: ## remove what the targets made in this folder
-	rm -rf .venv quickstart .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv quickstart .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build/bench
 
 .PHONY: dev
 dev:

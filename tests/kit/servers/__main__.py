@@ -5,15 +5,21 @@ from __future__ import annotations
 import argparse
 import sys
 
-from .binaries import KINDS, locate
+from .binaries import BENCH_KINDS, KINDS, locate
 from .process import ServerUnavailable
 
 
 def main() -> int:
-    """Prepare the kinds named on the command line (default: all); the number of programs that cannot be had."""
+    """Prepare the kinds named on the command line (default: all that tests need); the number of programs that cannot be had."""
     parser = argparse.ArgumentParser(prog="python -m tests.kit.servers", description=__doc__)
-    parser.add_argument("kinds", nargs="*", metavar="KIND", help=f"one of {', '.join(KINDS)} (default: all)")
-    kinds: list[str] = parser.parse_args().kinds or list(KINDS)
+    others = ", ".join(BENCH_KINDS)
+    parser.add_argument(
+        "kinds",
+        nargs="*",
+        metavar="KIND",
+        help=f"one of {', '.join(KINDS)} (default: all but {others}, which are for `make bench`)",
+    )
+    kinds: list[str] = parser.parse_args().kinds or [kind for kind in KINDS if kind not in BENCH_KINDS]
     unknown = sorted(set(kinds) - set(KINDS))
     if unknown:
         parser.error(f"unknown: {', '.join(unknown)}")

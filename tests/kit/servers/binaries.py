@@ -24,6 +24,8 @@ from .process import ServerUnavailable
 _K8S_VERSION = "k8s.io/component-base/version"
 _K8S = "k8s.io/kubernetes"
 _MOTO = "moto[server]>=5.2,<6"
+NCHAN_MODULE = Path("/usr/lib/nginx/modules/ngx_nchan_module.so")
+"""No program: what Debian's nginx loads."""
 
 
 def _kubernetes(name: str) -> GoProgram:
@@ -31,6 +33,7 @@ def _kubernetes(name: str) -> GoProgram:
 
 
 _GO = [
+    GoProgram("consul", "consul", "github.com/hashicorp/consul", "github.com/hashicorp/consul"),
     GoProgram("etcd", "etcd", "go.etcd.io/etcd/server/v3", "go.etcd.io/etcd/server/v3"),
     _kubernetes("kube-apiserver"),
     _kubernetes("kube-controller-manager"),
@@ -43,6 +46,9 @@ _DEBIAN = [
     DebianProgram("iptables", Path("/usr/sbin/iptables"), ("iptables",)),
     DebianProgram("ip", Path("/usr/sbin/ip"), ("iproute2",)),
     DebianProgram("cc", Path("/usr/bin/cc"), ("gcc", "libc6-dev")),
+    DebianProgram("nginx", Path("/usr/sbin/nginx"), ("nginx",)),
+    DebianProgram("nchan", NCHAN_MODULE, ("nginx", "libnginx-mod-nchan")),
+    DebianProgram("wrk", Path("/usr/bin/wrk"), ("wrk",)),
 ]
 GO: dict[str, GoProgram] = {program.name: program for program in _GO}
 DEBIAN: dict[str, DebianProgram] = {program.name: program for program in _DEBIAN}
@@ -53,8 +59,15 @@ KINDS: dict[str, tuple[str, ...]] = {
     "kubernetes-etcd-3.4": ("etcd-3.4", "kube-apiserver", "kube-controller-manager", "kubectl"),
     "swarm": ("dockerd", "docker", "iptables", "ip", "cc"),
     "moto": ("moto_server",),
+    "nginx": ("nginx",),
+    "nchan": ("nginx", "nchan"),
+    "consul": ("consul",),
+    "wrk": ("wrk",),
 }
 """What each kind of server needs; the names that `fixtures.require` and `python -m tests.kit.servers` take."""
+
+BENCH_KINDS = ("nginx", "nchan", "consul", "wrk")
+"""Kinds that only `make bench` asks for."""
 
 
 @dataclass(frozen=True)

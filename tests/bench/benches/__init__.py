@@ -1,0 +1,1 @@
+"""One module per bench; see the README of the folder above."""
