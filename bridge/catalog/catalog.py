@@ -170,15 +170,7 @@ class Catalog:
 
         ``now``: monotonic seconds; ``wall``: seconds since the epoch. None when no reader could see a difference.
         """
-        touched: dict[ServiceName, list[Pair]] = {name: [] for name in changes.stands}
-        for before, after in changes.pairs.values():
-            if before is not None and after is not None and before.service_name == after.service_name:
-                touched.setdefault(before.service_name, []).append((before, after))
-            else:
-                if before is not None:
-                    touched.setdefault(before.service_name, []).append((before, None))
-                if after is not None:
-                    touched.setdefault(after.service_name, []).append((None, after))
+        touched = _by_service(changes)
         if not touched:
             return None
         index = self.indexes.advance()
@@ -252,8 +244,7 @@ class Catalog:
         else:
             known = True
         degraded, environments = entry.degraded, entry.environments()
-        for before, after in pairs:
-            entry.change(before, after)
+        entry.change(pairs)
         environment = partition.environment
         if stands:
             entry.stand(environment, stands)
@@ -295,3 +286,24 @@ class Catalog:
         waiting = [view for view in views if view.waiters]
         if waiting:
             self.on_wake(waiting)
+
+
+def _by_service(changes: Changes) -> dict[ServiceName, list[Pair]]:
+    """The pairs of each service that a fold touched; an instance that moved to another is a pair in both."""
+    touched: dict[ServiceName, list[Pair]] = {name: [] for name in changes.stands}
+    namespace = service = ""
+    found: list[Pair] = []
+    for pair in changes.pairs.values():
+        before, after = pair
+        if before is not None and after is not None and before.service_name != after.service_name:
+            touched.setdefault(before.service_name, []).append((before, None))
+            touched.setdefault(after.service_name, []).append((None, after))
+            continue
+        instance = after if after is not None else before
+        if instance is None:
+            continue
+        if instance.namespace is not namespace or instance.service is not service:  # most come service by service
+            namespace, service = instance.namespace, instance.service
+            found = touched.setdefault(instance.service_name, [])
+        found.append(pair)
+    return touched

@@ -2,13 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Any
 
-from bridge.catalog.summary import Tally
+from bridge.catalog.summary import Tally, alike
 from bridge.model import Origin, ServiceInstance, ServiceName
 
 REMEMBERED_FOR = 24 * 3600.0
 """Seconds a service stays known after its last instance, and the last group that stood for it, went."""
+
+
+class _Members:
+    """Instances by origin and id; most that come one after the other have the same origin."""
+
+    __slots__ = ("_all", "_environment", "_members", "_origin", "_source")
+
+    def __init__(self, all_: dict[Origin, dict[str, ServiceInstance]]) -> None:
+        self._all = all_
+        self._environment = self._source = ""
+        self._origin = Origin("", "")
+        self._members: dict[str, ServiceInstance] | None = None
+
+    def put(self, instance: ServiceInstance) -> None:
+        self._select(instance)
+        if self._members is None:
+            self._members = self._all[self._origin] = {}
+        self._members[instance.id] = instance
+
+    def remove(self, instance: ServiceInstance) -> None:
+        self._select(instance)
+        members = self._all[self._origin]
+        del members[instance.id]
+        if not members:
+            del self._all[self._origin]
+            self._members = None
+
+    def _select(self, instance: ServiceInstance) -> None:
+        if instance.environment is self._environment and instance.source is self._source:
+            return
+        self._environment, self._source = instance.environment, instance.source
+        self._origin = Origin(self._environment, self._source)
+        self._members = self._all.get(self._origin)
 
 
 class ServiceEntry:
@@ -50,19 +84,21 @@ class ServiceEntry:
             for id_ in sorted(members):
                 yield members[id_]
 
-    def change(self, before: ServiceInstance | None, after: ServiceInstance | None) -> None:
-        """Replace one instance by another; either may be None."""
-        if before is not None:
-            origin = Origin(before.environment, before.source)
-            members = self.members[origin]
-            if after is None:
-                del members[before.id]
-                if not members:
-                    del self.members[origin]
-            self._count(before, -1)
-        if after is not None:
-            self.members.setdefault(Origin(after.environment, after.source), {})[after.id] = after
-            self._count(after, 1)
+    def change(self, pairs: Iterable[tuple[ServiceInstance | None, ServiceInstance | None]]) -> None:
+        """Replace instances by others; either side of a pair may be None."""
+        members = _Members(self.members)
+        counts: dict[tuple[object, ...], list[Any]] = {}
+        for before, after in pairs:
+            if before is not None:
+                if after is None:
+                    members.remove(before)
+                counts.setdefault((*alike(before), before.state), [before, 0])[1] -= 1
+            if after is not None:
+                members.put(after)
+                counts.setdefault((*alike(after), after.state), [after, 0])[1] += 1
+        for instance, step in counts.values():
+            if step:
+                self._count(instance, step)
 
     def stand(self, environment: str, step: int) -> None:
         """More, or fewer, groups of an environment stand for it."""

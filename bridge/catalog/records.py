@@ -35,15 +35,34 @@ Pair = tuple[ServiceInstance | None, ServiceInstance | None]
 """An instance before and after a change; None where it was not, or is no longer, there."""
 
 
+Parts = tuple[tuple[str, ServiceInstance], ...]
+"""What each group says of an id: group key and instance, one or more."""
+
+
 class Record:
     """One id: what it shows, what each group says of it, and when it was first listed (wall seconds)."""
 
-    __slots__ = ("instance", "parts", "since")
+    __slots__ = ("_held_by", "instance", "since")
 
-    def __init__(self, instance: ServiceInstance, parts: tuple[tuple[str, ServiceInstance], ...], since: float) -> None:
+    def __init__(self, instance: ServiceInstance, held_by: str | Parts, since: float) -> None:
         self.instance = instance
-        self.parts = parts
         self.since = since
+        self._held_by = held_by  # nearly always one group: its key alone is a third of the memory
+
+    @property
+    def parts(self) -> Parts:
+        """What each group says of it."""
+        held_by = self._held_by
+        return ((held_by, self.instance),) if isinstance(held_by, str) else held_by
+
+    def is_only(self, key: str) -> bool:
+        """Whether no group but ``key`` says anything of it."""
+        return self._held_by == key
+
+    def show(self, parts: Parts) -> None:
+        """Take over what the groups say now."""
+        self.instance = merge([part for _, part in parts])
+        self._held_by = parts[0][0] if len(parts) == 1 else parts
 
 
 class Group:
@@ -83,9 +102,10 @@ class Changes:
         """Add one step; steps of one id collapse, and one that leads back vanishes."""
         if id_ in self.pairs:
             before = self.pairs[id_][0]
-        if before == after:
-            self.pairs.pop(id_, None)
-        else:
+            if before == after:
+                del self.pairs[id_]
+                return
+        if before is not after:
             self.pairs[id_] = (before, after)
 
 
@@ -171,17 +191,16 @@ class SourceRecords:
         for id_, record in self.records.items():
             if record.instance.state != state and any(covers(scope, key) for key, _ in record.parts):
                 before = record.instance
-                record.parts = tuple((key, replace(part, state=state)) for key, part in record.parts)
-                record.instance = merge([part for _, part in record.parts])
+                record.show(tuple((key, replace(part, state=state)) for key, part in record.parts))
                 changes.note(id_, before, record.instance)
         return changes
 
     # -- restoring
 
-    def restore(self, id_: str, parts: tuple[tuple[str, ServiceInstance], ...], since: float) -> ServiceInstance:
+    def restore(self, id_: str, parts: Parts, since: float) -> ServiceInstance:
         """Take a record from disk as it was; what it shows."""
         instance = merge([part for _, part in parts])
-        self.records[id_] = Record(instance, parts, since)
+        self.records[id_] = Record(instance, parts[0][0] if len(parts) == 1 else parts, since)
         self._resize(instance.service_name, 1)
         for key, _ in parts:
             self.groups.setdefault(key, Group()).shown[id_] = None
@@ -278,30 +297,40 @@ class SourceRecords:
         if group.services != event.services:
             self._stand(group, event.services, changes)
             changes.groups[event.key] = None
-        shown: dict[str, None] = {}
+        shown = dict.fromkeys([instance.id for instance in event.instances])
+        arrived: list[ServiceInstance] = []
         for instance in event.instances:
-            shown[instance.id] = None
-            self._put_part(event.key, instance, changes, now, wall)
+            record = self.records.get(instance.id)
+            if record is None:
+                self.records[instance.id] = Record(instance, event.key, wall)
+                arrived.append(instance)
+            elif record.instance is not instance or self.held or not record.is_only(event.key) or self._lingering:
+                self._arrive(arrived, changes, now)  # it may be one of them, told twice
+                arrived.clear()
+                self._put_part(event.key, instance, record, changes)
+        self._arrive(arrived, changes, now)
         missing = [id_ for id_ in (*group.shown, *group.kept) if id_ not in shown]
         group.shown, group.kept = shown, dict.fromkeys(missing)
         return missing
 
-    def _put_part(self, key: str, part: ServiceInstance, changes: Changes, now: float, wall: float) -> None:
+    def _arrive(self, instances: Sequence[ServiceInstance], changes: Changes, now: float) -> None:
+        """Count and note instances whose records are new."""
+        for instance in instances:
+            changes.note(instance.id, None, instance)
+        for name, count in Counter([instance.service_name for instance in instances]).items():
+            self._resize(name, count)
+        if self._listed:
+            for instance in instances:
+                self._window.add(now, instance.service_name)
+
+    def _put_part(self, key: str, part: ServiceInstance, record: Record, changes: Changes) -> None:
         id_ = part.id
         self._lingering.pop((key, id_), None)
         self._unhold(id_)
-        record = self.records.get(id_)
-        if record is None:
-            self.records[id_] = Record(part, ((key, part),), wall)
-            self._resize(part.service_name, 1)
-            if self._listed:
-                self._window.add(now, part.service_name)
-            changes.note(id_, None, part)
-            return
-        if len(record.parts) == 1 and record.parts[0][0] == key:
+        if record.is_only(key):
             if record.instance == part:
                 return
-            parts: tuple[tuple[str, ServiceInstance], ...] = ((key, part),)
+            parts: Parts = ((key, part),)
         else:
             lingering = [group for group, _ in record.parts if (group, id_) in self._lingering]
             for group in lingering:
@@ -311,11 +340,10 @@ class SourceRecords:
             parts = (*others, (key, part))
         self._show(id_, record, parts, changes)
 
-    def _show(self, id_: str, record: Record, parts: tuple[tuple[str, ServiceInstance], ...], changes: Changes) -> None:
+    def _show(self, id_: str, record: Record, parts: Parts, changes: Changes) -> None:
         before = record.instance
         changed = record.parts != parts
-        record.parts = parts
-        record.instance = merge([part for _, part in parts])
+        record.show(parts)
         if record.instance != before:
             if record.instance.service_name != before.service_name:
                 self._resize(before.service_name, -1)

@@ -35,6 +35,11 @@ def bucket(instance: ServiceInstance) -> str:
     return "ready" if instance.health == "ready" else "unready"
 
 
+def alike(instance: ServiceInstance) -> tuple[object, ...]:
+    """Equal for instances that count in the same way, most of the time: cheap, and never equal for others."""
+    return instance.environment, instance.health, instance.lifecycle, id(instance.ports), id(instance.tags)
+
+
 class Tally:
     """Running counts of one service's instances, so that a change costs what it weighs."""
 
@@ -48,7 +53,7 @@ class Tally:
             self.add(instance, 1)
 
     def add(self, instance: ServiceInstance, step: int) -> None:
-        """Count ``instance`` in (1) or out (-1)."""
+        """Count ``instance`` in (1) or out (-1), or as many that are `alike` it."""
         counts = self._counts.get(instance.environment)
         if counts is None:
             counts = self._counts[instance.environment] = Counts()
@@ -56,12 +61,11 @@ class Tally:
         setattr(counts, name, getattr(counts, name) + step)
         if not (counts.ready or counts.unready or counts.draining):
             del self._counts[instance.environment]
-        for names, table in (((port.name for port in instance.ports if port.name), self._ports), (instance.tags, self._tags)):
-            for key in names:
-                if count := table.get(key, 0) + step:
-                    table[key] = count
-                else:
-                    del table[key]
+        for port in instance.ports:
+            if port.name:
+                _step(self._ports, port.name, step)
+        for tag in instance.tags:
+            _step(self._tags, tag, step)
 
     def count(self, environment: str) -> int:
         """Instances of one environment."""
@@ -84,3 +88,10 @@ class Tally:
             },
             degraded=degraded if degraded is not None else UNSET,
         )
+
+
+def _step(table: dict[str, int], key: str, step: int) -> None:
+    if count := table.get(key, 0) + step:
+        table[key] = count
+    else:
+        del table[key]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from ipaddress import ip_address
 from socket import AF_INET, inet_pton
 
@@ -29,39 +30,70 @@ MAX_RECORD = 16 * 1024
 """Bytes of a record as JSON."""
 
 PROTOCOLS = frozenset(("TCP", "UDP", "SCTP"))
+_FEW = 4
 _encode = Encoder().encode
 
 
-def instance_fault(instance: ServiceInstance) -> str | None:
-    """Why the catalog cannot take ``instance`` (its names aside); None where it can. Names the field.
+def faults(instances: Sequence[ServiceInstance]) -> dict[int, str]:
+    """Why the catalog cannot take some of ``instances`` (their names aside), by position; each text names the field.
 
-    Runs for every instance of every listing, hence its shape: one look at the encoded whole spares most looks at its texts.
+    Runs for every new or changed instance, hence its shape: one look at the encoded whole spares most looks at its texts,
+    and what the one before had, too, was looked at already.
     """
+    found: dict[int, str] = {}
+    shown = _all_shown(instances)
+    ports: tuple[Port, ...] | None = None
+    tags: tuple[str, ...] | None = None
+    meta: dict[str, str] | None = None
+    for position, instance in enumerate(instances):
+        fault = _fault(instance, shown)
+        if fault is None and instance.ports is not ports:
+            fault = _ports_fault(instance.ports, shown)
+            ports = instance.ports if fault is None else None
+        if fault is None and (instance.tags is not tags or instance.meta is not meta):
+            tags, meta = instance.tags, instance.meta
+            fault = _labels_fault(tags, meta)
+            if fault is not None:
+                tags = meta = None
+        if fault is None and not (shown and _is_small(instance)):
+            fault = _size_fault(instance)
+        if fault is not None:
+            found[position] = fault
+    return found
+
+
+def _all_shown(instances: Sequence[ServiceInstance]) -> bool:
+    """Whether every text of them can be shown, as far as that is told at a glance."""
     try:
-        encoded = _encode(instance)
+        encoded = _encode(instances)
     except UnicodeEncodeError:
-        return "some of its text is no valid Unicode"
-    if len(encoded) > MAX_RECORD:
-        return f"the record has {len(encoded)} bytes, more than {MAX_RECORD}"
+        return False
     # JSON escapes control characters, so that ASCII without an escape has none but DEL.
-    shown = encoded.isascii() and b"\\" not in encoded and b"\x7f" not in encoded
-    id_, addresses, ports = instance.id, instance.addresses, instance.ports
+    return encoded.isascii() and b"\\" not in encoded and b"\x7f" not in encoded
+
+
+def _fault(instance: ServiceInstance, shown: bool) -> str | None:
+    id_, addresses = instance.id, instance.addresses
     if not id_ or len(id_) > MAX_ID or not (shown or _is_shown(id_)):
         return f"the id is empty, longer than {MAX_ID} characters, or has some that cannot be shown"
-    if len(addresses) > MAX_MANY or len(ports) > MAX_MANY:
+    if len(addresses) > MAX_MANY or len(instance.ports) > MAX_MANY:
         return f"more than {MAX_MANY} addresses or ports"
     for address in addresses:
-        if not _is_address(address):
-            return f"the address {address[:80]!r} is none"
+        try:
+            inet_pton(AF_INET, address)
+        except (OSError, ValueError):  # ValueError: NUL in it
+            if not _is_address(address):
+                return f"the address {address[:80]!r} is none"
     for text in (instance.hostname, instance.region, instance.zone, instance.node):
         if text is not None and (len(text) > MAX_TEXT or not (shown or _is_shown(text))):
             return f"the host name, region, zone or node {text[:80]!r} is too long, or cannot be shown"
-    for port in ports:
-        if fault := _port_fault(port, shown):
-            return fault
     if not 0 <= instance.weight <= MAX_WEIGHT:
         return f"the weight {instance.weight} is not between 0 and {MAX_WEIGHT}"
-    return _labels_fault(instance.tags, instance.meta) if instance.tags or instance.meta else None
+    return None
+
+
+def _ports_fault(ports: tuple[Port, ...], shown: bool) -> str | None:
+    return next((fault for port in ports if (fault := _port_fault(port, shown)) is not None), None)
 
 
 def _port_fault(port: Port, shown: bool) -> str | None:
@@ -84,13 +116,20 @@ def _labels_fault(tags: tuple[str, ...], meta: dict[str, str]) -> str | None:
     return None
 
 
-def _is_address(text: str) -> bool:
+def _is_small(instance: ServiceInstance) -> bool:
+    """Whether no record of ASCII with so few of everything can be too large."""
+    return len(instance.addresses) + len(instance.ports) <= _FEW and len(instance.meta) + len(instance.tags) <= _FEW
+
+
+def _size_fault(instance: ServiceInstance) -> str | None:
     try:
-        inet_pton(AF_INET, text)
-    except (OSError, ValueError):  # ValueError: NUL in it
-        pass
-    else:
-        return True
+        size = len(_encode(instance))
+    except UnicodeEncodeError:
+        return "some of its text is no valid Unicode"
+    return f"the record has {size} bytes, more than {MAX_RECORD}" if size > MAX_RECORD else None
+
+
+def _is_address(text: str) -> bool:
     try:
         ip_address(text)
     except ValueError:

@@ -28,11 +28,10 @@ from bridge.model import (
     Observation,
     Origin,
     Rejected,
-    ServiceInstance,
     SourceEvent,
 )
 from bridge.sync.rejections import Rejections
-from bridge.sync.transform import Transform, UnfitError
+from bridge.sync.transform import Transform
 
 PAUSE = 3.0
 """A gap between two ticks (seconds) above which the process itself was paused, and deadlines are put off."""
@@ -328,25 +327,16 @@ class Ingest:
         return out
 
     def _group(self, feed: Feed, group: InstanceGroup, rejected: dict[str, str]) -> InstanceGroup:
-        instances: list[ServiceInstance] = []
-        refused: dict[str, str] = {}
-        for raw in group.instances:
-            try:
-                instance = feed.transform.apply(raw)
-            except UnfitError as fault:
-                refused[raw.id] = f"{raw.namespace}/{raw.service} {raw.id}: {fault}"
-                continue
-            if instance is not None:
-                old = feed.records.records.get(instance.id)
-                # An equal record is kept as it is: one copy in memory, and "changed?" is cheap from then on.
-                instances.append(old.instance if old is not None and old.instance == instance else instance)
-        rejected.update(refused)
-        if refused:
+        instances, faults = feed.transform.admit(group.instances, feed.records.records)
+        if faults:
+            raw = {instance.id: instance for instance in group.instances}
+            refused = {id_: f"{raw[id_].namespace}/{raw[id_].service} {id_}: {fault}" for id_, fault in faults.items()}
             feed.refused[group.key] = refused
-        else:
+            rejected.update(refused)
+        elif feed.refused:
             feed.refused.pop(group.key, None)
         services = tuple(name for raw_name in group.services if (name := feed.transform.service(raw_name)) is not None)
-        return InstanceGroup(group.key, tuple(instances), services)
+        return InstanceGroup(group.key, instances, services)
 
 
 def _strange(feed: Feed, events: Iterable[SourceEvent]) -> frozenset[str]:

@@ -6,7 +6,7 @@ from bridge.aio import Clock
 from bridge.catalog.catalog import Catalog
 from bridge.catalog.entry import ServiceEntry
 from bridge.catalog.partition import Partition
-from bridge.catalog.records import SourceRecords
+from bridge.catalog.records import Pair, SourceRecords
 from bridge.catalog.status import SourceStatus
 from bridge.model import ServiceName
 from bridge.sync.store import Snapshot
@@ -24,12 +24,15 @@ def restore(catalog: Catalog, partition: Partition, snapshot: Snapshot, clock: C
         partition.statuses[source.name] = status
         partition.sources[source.name] = SourceRecords(None)
     environment = partition.environment
+    arrived: dict[ServiceName, list[Pair]] = {}
     for record in snapshot.records:
         records = partition.sources.get(record.source)
         if records is not None:
             parts = tuple((part.group, part.instance) for part in record.parts)
             instance = records.restore(record.id, parts, record.since)
-            _entry(catalog, instance.service_name).change(None, instance)
+            arrived.setdefault(instance.service_name, []).append((None, instance))
+    for name, pairs in arrived.items():
+        _entry(catalog, name).change(pairs)
     for group in snapshot.groups:
         records = partition.sources.get(group.source)
         if records is not None:

@@ -6,17 +6,18 @@ Order: `namespaces`, `naming`, `relabel`, `include`/`exclude`; then tags, meta a
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import translate
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any
 
 from msgspec import structs
 
+from bridge.catalog.records import Record
 from bridge.contracts import Relabel, SourceConfig
 from bridge.errors import BridgeError
 from bridge.model import ServiceInstance, ServiceName
-from bridge.sync.fitness import instance_fault
+from bridge.sync.fitness import faults
 from bridge.text import name_problem
 
 _FIELD = re.compile(r"\{([^{}]*)\}")
@@ -28,7 +29,7 @@ class UnfitError(BridgeError):
 
 
 class Transform:
-    """The pipeline of one source. `apply` works on what the plugin yields, in the source's own names."""
+    """The pipeline of one source. It works on what the plugin yields, in the source's own names."""
 
     def __init__(self, config: SourceConfig, environment: str, source: str) -> None:
         self._environment = environment
@@ -42,11 +43,69 @@ class Transform:
         self._tags = config.tags
         self._meta = config.meta
         self._networks = tuple(ip_network(network, strict=False) for network in config.networks)
+        self._plain = not (
+            self._renames or self._rules or self._include or self._exclude or self._tags or self._meta or self._networks
+        )
         self._checked: dict[tuple[str, str], str | None] = {}
 
     def apply(self, instance: ServiceInstance) -> ServiceInstance | None:
         """The instance as the catalog shall have it, None where it is filtered out. Raises UnfitError where it is none."""
+        admitted, refused = self.admit((instance,), {})
+        if refused:
+            raise UnfitError(refused[instance.id])
+        return admitted[0] if admitted else None
+
+    def admit(
+        self, instances: Sequence[ServiceInstance], known: Mapping[str, Record]
+    ) -> tuple[tuple[ServiceInstance, ...], dict[str, str]]:
+        """What a plugin shows of a group, as the catalog shall have it; and what it shall not have: id -> why.
+
+        known: the records there are. What equals its record is given as the record has it: one copy in memory, and "changed?"
+        is cheap from then on; it was looked at before.
+        """
+        admitted: dict[int, ServiceInstance] = {}
+        refused: dict[str, str] = {}
+        fresh: list[int] = []
+        for position, instance in enumerate(instances):
+            shaped = instance
+            if not self._plain or instance.source != self._source or instance.environment != self._environment:
+                try:
+                    shape = self._shape(instance)
+                except UnfitError as fault:
+                    refused[instance.id] = str(fault)
+                    continue
+                if shape is None:
+                    continue
+                shaped = shape
+            record = known.get(shaped.id)
+            if record is not None and record.instance == shaped:
+                admitted[position] = record.instance
+            else:
+                admitted[position] = shaped
+                fresh.append(position)
+        if fresh:
+            for position, reason in self._faults([admitted[position] for position in fresh]).items():
+                refused[instances[fresh[position]].id] = reason
+                del admitted[fresh[position]]
+        return tuple(admitted.values()), refused
+
+    def _faults(self, instances: Sequence[ServiceInstance]) -> dict[int, str]:
+        found = faults(instances)
+        namespace = service = ""
+        fault: str | None = "unseen"
+        for position, instance in enumerate(instances):
+            if fault is not None or instance.namespace is not namespace or instance.service is not service:
+                namespace, service = instance.namespace, instance.service
+                fault = self._name_fault((namespace, service))
+            if fault is not None:
+                found[position] = fault
+        return found
+
+    def _shape(self, instance: ServiceInstance) -> ServiceInstance | None:
+        """Rename, relabel, filter, choose addresses, stamp; None where it is filtered out. Raises UnfitError."""
         changes: dict[str, Any] = {"environment": self._environment, "source": self._source}
+        if self._plain:
+            return structs.replace(instance, **changes)
         if self._renames:
             changes["namespace"], changes["service"] = self._rename(instance.namespace, instance.service)
         if self._rules:
@@ -56,8 +115,7 @@ class Transform:
             for rule in self._rules:
                 if not rule.apply(fields, changes, instance):
                     return None
-        name = (changes.get("namespace", instance.namespace), changes.get("service", instance.service))
-        if not self._admits(name):
+        if not self._admits((changes.get("namespace", instance.namespace), changes.get("service", instance.service))):
             return None
         if self._tags:
             changes["tags"] = tuple(dict.fromkeys((*changes.get("tags", instance.tags), *self._tags)))
@@ -65,9 +123,7 @@ class Transform:
             changes["meta"] = {**self._meta, **changes.get("meta", instance.meta)}
         if self._networks:
             changes["addresses"] = self._choose(instance)
-        stamped = structs.replace(instance, **changes)
-        self._check(stamped, name)
-        return stamped
+        return structs.replace(instance, **changes)
 
     def service(self, name: ServiceName) -> ServiceName | None:
         """The name of a service that may have no instances; None where it is filtered out, or is no name."""
@@ -107,11 +163,6 @@ class Transform:
                 self._checked.clear()
             self._checked[name] = name_problem(name[0]) or name_problem(name[1])
         return self._checked[name]
-
-    def _check(self, instance: ServiceInstance, name: tuple[str, str]) -> None:
-        fault = self._name_fault(name) or instance_fault(instance)
-        if fault is not None:
-            raise UnfitError(fault)
 
 
 class _Rule:

@@ -482,3 +482,10 @@ def test_an_empty_listing_is_something_to_tell() -> None:
     bench = Bench()
     bench.hear(Listing())
     assert bench.status.read
+
+
+def test_an_id_that_a_group_shows_twice_is_one_instance() -> None:
+    bench = Bench()
+    bench.hear(listing(group("shop/a", "a1", "a1", "a2")), listing(group("shop/a", "a1")))
+    assert bench.ids == {"a1"}
+    assert sum(bench.partition.sources[SOURCE].sizes.values()) == 1
