@@ -70,13 +70,14 @@ class Request:
 
 @dataclass(slots=True)
 class Answer:
-    """A complete answer. ``view``: what alone it depends on, besides ages; ``head``: its encoded head, once it was sent."""
+    """A complete answer. ``view``: what alone it depends on, besides ages; ``head``, ``whole``: its bytes, once it was sent."""
 
     status: int
     headers: Headers = field(default_factory=list)
     body: bytes = b""
     view: View | None = None
     head: bytes | None = None
+    whole: bytes | None = None
 
 
 @dataclass(slots=True)

@@ -82,13 +82,13 @@ class NativeSurface:
             if cursor is not None and view.holds(cursor):
                 return self._not_modified(view)
             return self._render(request, view, media, cursor, given)
-        seen = cursor
         seconds = reading.wait + self._random.uniform(0, reading.wait / 16)
+        reset, compressed = not self._is_ours(cursor), _compressed(request)
         return Wait(
             view,
-            seen,
+            cursor,
             seconds,
-            lambda changed: self._render(request, view, media, seen, True) if changed else self._not_modified(view),
+            lambda changed: self._give(view, media, compressed, reset) if changed else self._not_modified(view),
         )
 
     def _is_ours(self, cursor: Cursor) -> bool:
@@ -115,10 +115,11 @@ class NativeSurface:
         return self._shared(view, 304, lambda: Answer(304, self._headers(view)))
 
     def _render(self, request: Request, view: View, media: str, cursor: Cursor | None, given: bool) -> Answer:
-        reset = given and (cursor is None or not self._is_ours(cursor))
+        return self._give(view, media, _compressed(request), given and (cursor is None or not self._is_ours(cursor)))
+
+    def _give(self, view: View, media: str, compressed: bool, reset: bool) -> Answer:
         if media == EVENTS:
             media = JSON
-        compressed = takes_gzip(request.headers.get("accept-encoding", ""))
         return self._shared(view, (media, compressed, reset), lambda: self._made(view, media, compressed, reset))
 
     def _shared(self, view: View, key: Hashable, make: Callable[[], Answer]) -> Answer:
@@ -188,6 +189,10 @@ class NativeSurface:
             names = sorted(f"{_header_text(origin.environment)}/{_header_text(origin.source)}" for origin in unread)
             headers.append(("Envbridge-Incomplete", ", ".join(names)))
         return headers
+
+
+def _compressed(request: Request) -> bool:
+    return takes_gzip(request.headers.get("accept-encoding", ""))
 
 
 def _stale(reach: Sequence[SourceStatus], now: float) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import httptools
@@ -39,7 +38,43 @@ _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class Connection(asyncio.Protocol):
-    """The protocol of one accepted socket."""
+    """The protocol of one accepted socket. There may be 10,000 that wait, hence slots, and nothing kept of what was answered."""
+
+    __slots__ = (
+        "_authorization",
+        "_awaits_continue",
+        "_body_bytes",
+        "_completed",
+        "_current",
+        "_deaf",
+        "_half_closed",
+        "_header_bytes",
+        "_headers",
+        "_in_head",
+        "_in_message",
+        "_method",
+        "_moved",
+        "_parser",
+        "_paused_reading",
+        "_paused_writing",
+        "_pristine",
+        "_queue",
+        "_ready",
+        "_refused",
+        "_sent",
+        "_server",
+        "_taken",
+        "_target",
+        "_unparsed",
+        "_written",
+        "following",
+        "idle_since",
+        "loopback",
+        "peer",
+        "request_began",
+        "transport",
+        "waiting",
+    )
 
     def __init__(self, server: HttpServer) -> None:
         self._server = server
@@ -47,9 +82,9 @@ class Connection(asyncio.Protocol):
         self.peer = ""
         self.loopback = False
         self._parser: Any = httptools.HttpRequestParser(self)
-        self._queue: deque[tuple[Request, bool]] = deque()
+        self._queue: list[tuple[Request, bool]] = []
         self._current: bool | None = None
-        self._request: Request | None = None
+        self._authorization: str | None = None
         self._method = ""
         self.waiting: BlockedRead | None = None
         self.following: StreamFollower | None = None
@@ -107,6 +142,9 @@ class Connection(asyncio.Protocol):
         self._parse(data)
         if alone and self._completed == 1 and self._sent is not None and not self._in_message:
             self._keep(data, *self._sent)
+        self._sent = None
+        if not self._in_message:
+            self._target, self._headers = b"", {}
 
     def _give(self, ready: ReadyAnswer) -> bool:
         """Send an answer made before, where it still is one."""
@@ -229,11 +267,11 @@ class Connection(asyncio.Protocol):
     def _next(self) -> None:
         """Answer what is queued, as long as nothing is being waited for and the reader takes what it gets."""
         while self._queue and self._current is None and not self._paused_writing and self.transport is not None:
-            request, keep = self._queue.popleft()
+            request, keep = self._queue.pop(0)
             self._current = keep
-            self._request = request
+            self._authorization = request.headers.get("authorization")
             self._method = request.method
-            request.named = self._server.sees_names(self, request.headers)  # now: it may have waited for its turn
+            request.named = self._server.sees_names(self, self._authorization)  # now: it may have waited for its turn
             reply = self._server.reply(request)
             if isinstance(reply, Answer):
                 self.finish(reply)
@@ -279,9 +317,7 @@ class Connection(asyncio.Protocol):
 
     def recheck(self) -> None:
         """End what the reader waits for or follows where it may no longer read: a stream ends, a blocked read is 401."""
-        if (self.waiting is None and self.following is None) or self._request is None:
-            return
-        if self._server.sees_names(self, self._request.headers):
+        if (self.waiting is None and self.following is None) or self._server.sees_names(self, self._authorization):
             return
         self._server.count("refused", 401)
         if self.following is not None:
@@ -289,7 +325,7 @@ class Connection(asyncio.Protocol):
             self.end()
         elif self.waiting is not None:
             self._server.waits.cancel(self.waiting)
-            self.finish_later(self._server.unauthorized(self._request))
+            self.finish_later(self._server.unauthorized(self._authorization))
 
     def refuse(self, status: int, detail: str) -> None:
         """Answer what cannot be understood, and close."""
@@ -356,15 +392,20 @@ class Connection(asyncio.Protocol):
             return
         if answer.head is None:
             answer.head = self._head(answer)
-        head = answer.head + (_CLOSE if close or self._server.stopping else _END)
         body = answer.body if self._method != "HEAD" and answer.status != 304 else b""
-        self._written += len(head) + len(body)
-        if len(body) <= JOIN_UP_TO:
-            head += body
-            self.transport.write(head)
-            self._sent = (answer, head)
+        end = _CLOSE if close or self._server.stopping else _END
+        self._written += len(answer.head) + len(end) + len(body)
+        if len(body) > JOIN_UP_TO:
+            self.transport.writelines((answer.head + end, body))
+            return
+        if end is _END and body is answer.body:  # what all readers of a view get
+            if answer.whole is None:
+                answer.whole = answer.head + end + body
+            whole = answer.whole
         else:
-            self.transport.writelines((head, body))
+            whole = answer.head + end + body
+        self.transport.write(whole)
+        self._sent = (answer, whole)
 
     def _head(self, answer: Answer) -> bytes:
         """The status line and the fields, but for the connection's own."""

@@ -44,7 +44,7 @@ class BlockedRead:
 
     def finish(self) -> None:
         """Answer with the view as it is, or that it is as it was."""
-        changed = self.is_due
+        changed = not self.wait.view.holds(self.wait.cursor)
         self.done = True
         self.wait.view.waiters.discard(self)
         self.reader.finish_later(self.wait.answer(changed))
@@ -116,16 +116,17 @@ class Waits:
     def _answer(self, view: View) -> None:
         self._paced.pop(view, None)
         view.woken_at = self._clock.monotonic()
-        reads: list[BlockedRead] = [read for read in list(view.waiters) if isinstance(read, BlockedRead)]
-        self._answer_slice([read for read in reads if read.is_due])
+        self._answer_slice(list(view.waiters))
 
-    def _answer_slice(self, reads: list[BlockedRead]) -> None:
-        for read in reads[:SLICE]:
-            if read.is_due:
+    def _answer_slice(self, reads: list[object]) -> None:
+        """Answer the last of ``reads`` that are due, and the rest when other work had its turn."""
+        for _ in range(min(SLICE, len(reads))):
+            read = reads.pop()
+            if isinstance(read, BlockedRead) and read.is_due:
                 self.blocked -= 1
                 read.finish()
-        if len(reads) > SLICE:
-            asyncio.get_running_loop().call_soon(self._answer_slice, reads[SLICE:])
+        if reads:
+            asyncio.get_running_loop().call_soon(self._answer_slice, reads)
 
     def _schedule(self) -> None:
         if self._timer is not None:
