@@ -75,6 +75,12 @@ def rss(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+def peak(pid: int) -> int:
+    """The most memory that was resident since the process began to run its program, in bytes. Raises OSError."""
+    field = _field(f"/proc/{pid}/status", "VmHWM")
+    return int(field.removesuffix(" kB")) * 1024 if field else rss(pid)
+
+
 def cpu(pid: int) -> float:
     """Seconds of processor time that a process's living threads have used, which other work on the machine hardly moves.
 

@@ -60,13 +60,6 @@ class Request:
         except UnicodeDecodeError as error:
             raise QueryError("the path is not UTF-8 once its percent signs are decoded") from error
 
-    def parameters(self) -> list[tuple[str, str]]:
-        """The query's parameters, decoded. Raises QueryError where they are not UTF-8 or more than 256."""
-        try:
-            return parse_qsl(self.query, keep_blank_values=True, encoding="utf-8", errors="strict", max_num_fields=256)
-        except ValueError as error:
-            raise QueryError("the query string is not UTF-8, or has more than 256 parameters") from error
-
 
 @dataclass(slots=True)
 class Answer:
@@ -112,6 +105,14 @@ class Surface(Protocol):
     def answer(self, request: Request) -> Reply | None:
         """The reply to ``request``; None: not mine. Pure: it reads the catalog and does no I/O. Raises QueryError."""
         ...
+
+
+def parameters(query: str) -> list[tuple[str, str]]:
+    """The parameters in a query string, decoded. Raises QueryError where they are not UTF-8 or more than 256."""
+    try:
+        return parse_qsl(query, keep_blank_values=True, encoding="utf-8", errors="strict", max_num_fields=256)
+    except ValueError as error:
+        raise QueryError("the query string is not UTF-8, or has more than 256 parameters") from error
 
 
 def problem(status: int, detail: str, *, parameter: str | None = None, headers: Headers | None = None) -> Answer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Hashable, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 from urllib.parse import quote
 
@@ -14,12 +15,12 @@ from bridge.aio import Clock
 from bridge.catalog.catalog import Catalog
 from bridge.catalog.cursor import Cursor, parse_cursor
 from bridge.catalog.instances import InstanceView
-from bridge.catalog.query import Query, Reading, parse
+from bridge.catalog.query import Query, Reading, Resource, parse
 from bridge.catalog.status import SourceStatus
 from bridge.catalog.view import View, encode_json, encode_msgpack
 from bridge.errors import QueryError
 from bridge.model import Origin, ServiceName
-from bridge.serve.http.message import VARY, Answer, Headers, Reply, Request, Stream, Wait, problem
+from bridge.serve.http.message import VARY, Answer, Headers, Reply, Request, Stream, Wait, parameters, problem
 from bridge.serve.http.negotiate import EVENTS, JSON, MSGPACK, media_type, takes_gzip
 from bridge.serve.http.ready import LIFE
 from bridge.serve.http.render import body
@@ -42,19 +43,19 @@ class NativeSurface:
             return None
         match request.segments():
             case ["v1", "services"]:
-                query, reading = parse("services", request.parameters())
+                query, reading = _parsed("services", request.query)
                 return self._read(request, self._catalog.services_view(query), reading)
             case ["v1", "services", namespace, name]:
-                query, reading = parse("service", request.parameters())
+                query, reading = _parsed("service", request.query)
                 return self._read(request, self._catalog.instances_view(query, ServiceName(namespace, name)), reading)
             case ["v1", "instances"]:
-                query, reading = parse("instances", request.parameters())
+                query, reading = _parsed("instances", request.query)
                 return self._read(request, self._catalog.instances_view(query, None), reading)
             case ["v1", "instances", environment, source, *rest] if rest:
-                _, reading = parse("instance", request.parameters())
+                _, reading = _parsed("instance", request.query)
                 return self._read(request, self._catalog.instance_view(Origin(environment, source), "/".join(rest)), reading)
             case ["v1", "environments"]:
-                _, reading = parse("environments", request.parameters())
+                _, reading = _parsed("environments", request.query)
                 return self._read(request, self._catalog.environments_view(self._clock.monotonic()), reading)
         return None
 
@@ -189,6 +190,12 @@ class NativeSurface:
             names = sorted(f"{_header_text(origin.environment)}/{_header_text(origin.source)}" for origin in unread)
             headers.append(("Envbridge-Incomplete", ", ".join(names)))
         return headers
+
+
+@lru_cache(maxsize=1024)
+def _parsed(resource: Resource, query: str) -> tuple[Query, Reading]:
+    """What the query string asks of ``resource``; the same text always asks the same. Raises QueryError."""
+    return parse(resource, parameters(query))
 
 
 def _compressed(request: Request) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import httptools
@@ -35,6 +36,11 @@ _LINES = {status: f"HTTP/1.1 {status} {title}\r\n" for status, title in {**TITLE
 _END = b"\r\n"
 _CLOSE = b"Connection: close\r\n\r\n"
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+@lru_cache(maxsize=512)
+def _field_name(name: bytes) -> str:
+    return name.decode("latin-1").lower()
 
 
 class Connection(asyncio.Protocol):
@@ -219,7 +225,7 @@ class Connection(asyncio.Protocol):
             self._limit(431, f"the header is longer than {MAX_HEADER} bytes or has more than 128 fields")
         if not self._in_head:
             return  # a trailer field: merged into the head it could pass for one (RFC 9110, section 6.5.1)
-        key = name.decode("latin-1").lower()
+        key = _field_name(name)
         text = value.decode("latin-1")
         self._headers[key] = f"{self._headers[key]}, {text}" if key in self._headers else text
 
