@@ -8,9 +8,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable
+from importlib import import_module
 from typing import Protocol, TypeVar
 
 T = TypeVar("T")
+_importing = threading.Lock()
 
 
 class Clock(Protocol):
@@ -74,6 +76,22 @@ async def in_thread(function: Callable[[], T], *, deadline: float, name: str = "
     threading.Thread(target=run, name=name, daemon=True).start()
     async with asyncio.timeout(deadline):
         return await future
+
+
+async def import_modules(*modules: str, deadline: float) -> None:
+    """Import SDKs on their first use, beside the event loop and one after the other, whoever asks.
+
+    Two that import the same third library in two threads at once may find it half made: where each waits for a module that
+    the other is at, the import system hands one of them what there is, and that failure stays.
+    deadline: seconds; TimeoutError past it. Raises ImportError.
+    """
+
+    def run() -> None:
+        with _importing:
+            for module in modules:
+                import_module(module)
+
+    await in_thread(run, deadline=deadline, name=f"import {modules[0]}")
 
 
 async def iterate(

@@ -10,7 +10,7 @@ from bridge.catalog.catalog import Catalog
 from bridge.catalog.view import View
 
 LIFE = 0.01
-"""Seconds an answer is given again; ages in its head are that much too young at most."""
+"""Seconds an answer is given again; the ages in its head are of a moment so long ago at most."""
 
 LARGEST_REQUEST = 4096
 """Bytes of a request that is remembered."""

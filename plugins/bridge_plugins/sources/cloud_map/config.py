@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from bridge.aio import in_thread
+from bridge.aio import import_modules, in_thread
 from bridge.contracts import Duration, PluginContext, SourceConfig
 from bridge.errors import TransientError
 
@@ -66,6 +66,10 @@ class CloudMapConfig(SourceConfig):
 
     @asynccontextmanager
     async def _open(self, ctx: PluginContext) -> AsyncGenerator[CloudMapSource, None]:
+        try:
+            await import_modules("boto3", "botocore.session", "botocore.config", "botocore.credentials", deadline=_OPEN_DEADLINE)
+        except TimeoutError:
+            raise TransientError(f"the AWS client was not imported within {_OPEN_DEADLINE:g} s") from None
         from bridge_plugins.sources.cloud_map.api import Access, connect
         from bridge_plugins.sources.cloud_map.looks import CALLS
         from bridge_plugins.sources.cloud_map.schedule import Intervals

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from bridge.aio import in_thread
+from bridge.aio import import_modules, in_thread
 from bridge.contracts import ConfigPath, Duration, PluginContext, SourceConfig
 from bridge.errors import TransientError
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .source import DockerSwarmSource
 
 _OPEN_SECONDS = 10.0
+_IMPORT_SECONDS = 20.0
 _CLIENT_VERSION = "1.41"
 _HOST = re.compile(r"unix:///[^\s?#]+|(?:tcp|https)://(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}")
 
@@ -89,6 +90,10 @@ class DockerSwarmConfig(SourceConfig):
         from .policy import Settings
         from .source import DockerSwarmSource
 
+        try:
+            await import_modules("docker", deadline=_IMPORT_SECONDS)
+        except TimeoutError as error:
+            raise TransientError(f"the client was not imported within {_IMPORT_SECONDS:g} s") from error
         try:
             managers = await in_thread(self._connect, deadline=_OPEN_SECONDS, name="swarm clients")
         except TimeoutError as error:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from bridge.aio import in_thread
+from bridge.aio import import_modules, in_thread
 from bridge.contracts import ConfigPath, Duration, PluginContext, SourceConfig
 from bridge.errors import TransientError
 
@@ -67,6 +67,10 @@ class KubernetesConfig(SourceConfig):
 
     @asynccontextmanager
     async def _open(self, ctx: PluginContext) -> AsyncGenerator[KubernetesSource, None]:
+        try:
+            await import_modules("kubernetes.client", "kubernetes.config", deadline=_LOAD_SECONDS)
+        except TimeoutError as error:
+            raise TransientError(f"the client was not imported within {_LOAD_SECONDS:g} s") from error
         from .feed import Deadlines
         from .source import KubernetesSource, Settings
         from .transport import Api
