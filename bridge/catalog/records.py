@@ -172,6 +172,18 @@ class SourceRecords:
         """Whether any group lies under ``prefix``."""
         return prefix in self.groups or any(covers(prefix, key) for key in self.groups)
 
+    def replaced(self, events: Iterable[SourceEvent]) -> set[str]:
+        """Ids in groups that ``events`` tell anew, or lack; those that the events show again among them."""
+        keys: set[str] = set()
+        for event in events:
+            if isinstance(event, InstanceGroup | Gone):
+                keys.add(event.key)
+            elif isinstance(event, Listing):
+                kept = _Kept(event.unknown, event.rejected)
+                unchanged = set(event.unchanged)
+                keys.update(key for key, _ in self._under(event.scope) if key not in unchanged and not kept.covers(key))
+        return {id_ for key in keys if key in self.groups for id_ in (*self.groups[key].shown, *self.groups[key].kept)}
+
     def relist(self, scope: str, changes: Changes, now: float) -> None:
         """A complete look found everything under ``scope`` as the last listing did: what it holds is weighed again."""
         if self.held:
@@ -202,6 +214,7 @@ class SourceRecords:
         instance = merge([part for _, part in parts])
         self.records[id_] = Record(instance, parts[0][0] if len(parts) == 1 else parts, since)
         self._resize(instance.service_name, 1)
+        self._listed = True  # what the next listing shows besides was added since
         for key, _ in parts:
             self.groups.setdefault(key, Group()).shown[id_] = None
         return instance
@@ -259,8 +272,8 @@ class SourceRecords:
             record = self.records[id_]
             elsewhere = len(record.parts) > len(keys)
             if elsewhere or record.instance.lifecycle == "draining" or self.policy is None:
-                for key in keys:
-                    self._drop(key, id_, changes, now, lost_by_absence=not elsewhere and self.policy is not None)
+                for key in keys:  # not by mere absence: it is shown elsewhere, or was announced to end
+                    self._drop(key, id_, changes, now)
             else:
                 candidates[id_] = record.instance.service_name
         missing = dict(candidates) | {id_: self.records[id_].instance.service_name for id_ in self.held}

@@ -75,7 +75,8 @@ def compare(config: BridgeConfig, client: Client, outcomes: Mapping[str, Outcome
     served = _served(config.environment, client)
     if not served:
         note(f"{client.url} shows no instance of environment {config.environment}")
-    verdicts = judge(config.environment, config.sources, served, outcomes)
+    gone = served.keys() - config.sources.keys()
+    verdicts = judge(config.environment, config.sources, served, outcomes, _types(config.environment, client) if gone else {})
     rows: list[list[Any]] = [[v.source, v.served, _count(v.would_go), _count(v.new), v.reason] for v in verdicts]
     rows.append(
         [
@@ -103,6 +104,19 @@ def _served(environment: str, client: Client) -> dict[str, set[str]]:
     return served
 
 
+def _types(environment: str, client: Client) -> dict[str, str]:
+    """The types of the environment's sources by name; those that are being retired are no more."""
+    try:
+        return {
+            str(source["name"]): str(source["type"])
+            for entry in client.get_json("/v1/environments")
+            if entry["name"] == environment
+            for source in entry["sources"]
+        }
+    except (KeyError, TypeError) as error:
+        raise ApiError("the list of environments is not as the API promises; is it a bridge?") from error
+
+
 async def _try_all(config: BridgeConfig) -> dict[str, Outcome]:
     room = asyncio.Semaphore(_AT_ONCE)
 
@@ -128,7 +142,8 @@ def _reason(outcome: Outcome) -> str:
 
 def _line(key: str, reason: str) -> str:
     """The reason with what it is about, named once."""
-    return reason if not key or reason.startswith(key) else f"{key}: {reason}"
+    named = reason.partition(": ")[0]
+    return reason if not key or reason.startswith(key) or f"/{key}".endswith(f"/{named}") else f"{key}: {reason}"
 
 
 def _count(number: int | None) -> int | str:

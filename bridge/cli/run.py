@@ -9,7 +9,7 @@ import typer
 
 from bridge.cli.options import CaFile, Output, TokenFile, client_for, one_of
 from bridge.cli.output import Format, coloured, note, to_json, to_yaml, width_for, write
-from bridge.errors import BridgeError
+from bridge.errors import BridgeError, ConfigError
 
 LogFormat = Literal["text", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -26,7 +26,10 @@ def run(
         LogLevel | None, one_of("--log-level", choices=get_args(LogLevel), help="Overrides the configuration's.")
     ] = None,
 ) -> None:
-    """Run the daemon until SIGTERM; SIGHUP reloads the configuration."""
+    """Run the daemon until SIGTERM or Ctrl-C; SIGHUP reloads the configuration.
+
+    It ends some 3 s after it was told to: meanwhile it answers, and says that it is going.
+    """
     from bridge.host.app import run_daemon
 
     raise typer.Exit(run_daemon(config, log_format=log_format, log_level=log_level))
@@ -44,14 +47,17 @@ def check(
 ) -> None:
     """Find every mistake in a configuration; change nothing.
 
-    It asks for more than `run`: the files that sources name must exist, and their intervals must make sense together.
+    It asks for more than `run`: the files that sources name must exist, their intervals must make sense together, and a
+    token file must hold a token.
     """
     from bridge.cli.check import compare, failures, summarise, try_sources
     from bridge.host.config import load_config
-    from bridge.host.doubts import notes
+    from bridge.host.doubts import listener_mistakes, notes
 
     client = client_for(against, token_file, ca_file) if against is not None else None
     loaded = load_config(config, thorough=True)
+    if mistakes := listener_mistakes(loaded):
+        raise ConfigError(tuple(mistakes))
     for told in notes(loaded):
         note(told)
     outcomes = try_sources(loaded) if connect else {}

@@ -37,24 +37,39 @@ def judge(
     sources: Mapping[str, SourceConfig],
     served: Mapping[str, set[str]],
     outcomes: Mapping[str, Outcome],
+    types: Mapping[str, str] | None = None,
 ) -> list[Verdict]:
     """Compare what each source shows now with what it would show, sources of both sides in one list.
 
     sources: the new configuration's, by name.
     served: instance ids by the source's present name.
     outcomes: fresh observations by the source's new name; a source without one keeps what it has, as far as one can tell.
+    types: the types of the present sources by name, as far as they are known: with them, a source that seems to have got
+        another name is told.
     """
+    types = types or {}
+    fresh = {name: config for name, config in sources.items() if name not in served and name not in types}
     takes_over = {config.renamed_from: name for name, config in sources.items() if config.renamed_from and name not in served}
     verdicts = []
     for name, ids in sorted(served.items()):
         if name not in sources and name not in takes_over:
-            verdicts.append(Verdict(name, len(ids), tuple(sorted(ids)), 0, "no longer configured"))
+            reason = "no longer configured" + _perhaps_renamed(name, types.get(name), fresh)
+            verdicts.append(Verdict(name, len(ids), tuple(sorted(ids)), 0, reason))
     for name, config in sorted(sources.items()):
         former = config.renamed_from if config.renamed_from in takes_over and takes_over[config.renamed_from] == name else None
         ids = served.get(former or name, set())
         prefix = f"renamed from {former}; " if former else ""
         verdicts.append(_judge_source(name, ids, prefix, config, environment, outcomes.get(name)))
     return verdicts
+
+
+def _perhaps_renamed(former: str, type: str | None, fresh: Mapping[str, SourceConfig]) -> str:
+    """What to write where one of the new sources is the former one under another name."""
+    heirs = [f"`{name}`" for name, config in sorted(fresh.items()) if config.type == type and config.renamed_from is None]
+    if not heirs:
+        return ""
+    new = heirs[0] if len(heirs) == 1 else f"one of {', '.join(heirs)}"
+    return f"; if {new} is the same under a new name, give it `renamed_from: {former}`, or its instances show twice for 5m"
 
 
 def _judge_source(

@@ -142,6 +142,7 @@ class Daemon:
         )
         self._settling: asyncio.TimerHandle | None = None
         self._settling_due = float("inf")
+        self._pending: list[str] = []
         if snapshot.rebuilt is not None:
             _logger.error("the database was damaged and made anew", extra={"reason": snapshot.rebuilt})
 
@@ -212,14 +213,19 @@ class Daemon:
                     "configuration refused", extra={"path": mistake.path, "reason": mistake.message, "remedy": mistake.remedy}
                 )
             return
-        for what, old, new in (
-            ("environment", self._config.environment, config.environment),
-            ("environment_uid", self._config.environment_uid, config.environment_uid),
-            ("data_dir", self._config.data_dir, config.data_dir),
-            ("serve.http", self._config.serve.http, config.serve.http),
-        ):
-            if old != new:
-                _logger.warning("a changed key needs a restart", extra={"key": what})
+        running = self._config
+        self._pending = [
+            key
+            for key, is_, wanted in (
+                ("environment", running.environment, config.environment),
+                ("environment_uid", running.environment_uid, config.environment_uid),
+                ("data_dir", running.data_dir, config.data_dir),
+                ("serve.http", running.serve.http, config.serve.http),
+            )
+            if is_ != wanted
+        ]
+        for key in self._pending:
+            _logger.warning("a changed key needs a restart", extra={"key": key})
         self._log.configure(config)
         self._credentials.refresh()
         self.apply(config)
@@ -322,6 +328,7 @@ class Daemon:
             warnings.append("serve.http.insecure: anybody who reaches the port can read")
         if self.writeback.error is not None:
             warnings.append("the state cannot be written to disk")
+        warnings += [f"{key} was changed in the configuration: it takes effect with a restart" for key in self._pending]
         warnings += [f"source {name}: {status.error}" for name, status in self.partition.statuses.items() if status.error]
         return warnings
 

@@ -48,8 +48,10 @@ class Credentials:
         if tokens != self._tokens:
             self._tokens = tokens
             try:
-                self._server.replace_tokens(read_tokens(self._config.token_file))
-                _logger.info("tokens read again", extra={"token_file": str(self._config.token_file)})
+                read = read_tokens(self._config.token_file)
+                self._server.replace_tokens(read)
+                level = logging.INFO if read else logging.WARNING  # without any, nobody but loopback may read
+                _logger.log(level, "tokens read again", extra={"token_file": str(self._config.token_file), "tokens": len(read)})
             except (OSError, ValueError) as error:
                 self._refuse("the tokens read last stay in force", self._config.token_file, error)
         if certificate != self._certificate and self._config.tls is not None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from bridge.contracts import SourceConfig, format_duration
+from bridge.contracts import Guard, SourceConfig, format_duration
 from bridge.errors import Mistake
 from bridge.host import mistakes as report
 from bridge.rules import check_readable
@@ -29,11 +29,39 @@ def source_mistakes(path: report.Path, config: SourceConfig) -> list[Mistake]:
     return [*_interval_mistakes(path, config), *_file_mistakes(path, config)]
 
 
+def listener_mistakes(config: BridgeConfig) -> list[Mistake]:
+    """What is wrong with the listener's files although they can be read: a token file that lets nobody in."""
+    from bridge.host.credentials import read_tokens  # brings the listener along, which a check rarely needs
+
+    path, insecure = config.serve.http.token_file, config.serve.http.insecure
+    if path is None:
+        return []
+    place = report.render(("serve", "http", "token_file"))
+    try:
+        if read_tokens(path):
+            return []
+    except UnicodeDecodeError:
+        return [Mistake(place, f"{path} is not UTF-8", "Write tokens of ASCII characters, one a line.")]
+    except OSError as error:
+        return [Mistake(place, f"{path} cannot be read: {error.strerror}", "Make it readable for this process.")]
+    effect = "everybody may read, as `insecure` says" if insecure else "no other machine may read"
+    remedy = "Write one a line (`openssl rand -hex 32` makes one), or remove `token_file`."
+    return [Mistake(place, f"{path} holds no token, so {effect}", remedy)]
+
+
 def notes(config: BridgeConfig) -> list[str]:
     """What is worth knowing of a configuration without mistakes."""
     told = []
     if not config.sources:
         told.append("sources: there is none, so this bridge observes nothing; name one below `sources:`")
+    for name, source in config.sources.items():
+        idle = sorted({"share", "floor"} & source.guard.model_fields_set) if isinstance(source.guard, Guard) else []
+        if idle and source.guard_only_when_emptied:
+            told.append(
+                f"{report.render(('sources', name, 'guard'))}: {' and '.join(f'`{key}`' for key in idle)} "
+                f"{'has' if len(idle) == 1 else 'have'} no effect on type {source.type}, whose guard holds only a listing "
+                "that leaves nothing; `for` and `off` count"
+            )
     http = config.serve.http
     if http.token_file is not None and http.listen.is_loopback:
         told.append(

@@ -15,6 +15,7 @@ from bridge.catalog.partition import Partition
 from bridge.catalog.status import SourceDocument
 from bridge.host.jobs import Jobs
 from bridge.serve.http.server import HttpServer
+from bridge.sync.ingest import RETIRED_REMEDY
 from bridge.sync.supervisor import SourceSupervisor
 from bridge.sync.writeback import Writeback
 
@@ -87,7 +88,7 @@ class Report:
         status, records = self.partition.statuses[source.name], self.partition.sources[source.name]
         if status.retired_at is not None:
             since, until, held, reason = status.retired_at, status.retired_at + self.retired_for, source.instances, "retired"
-            remedy = "put the source back into the configuration to keep its instances"
+            remedy = RETIRED_REMEDY
         elif records.held and records.policy is not None:
             times = [hold.since for hold in records.held.values()]
             since, until, held, reason = min(times), max(times) + records.policy.hold_for, source.held, source.held_reason or ""

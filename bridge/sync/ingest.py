@@ -33,6 +33,8 @@ from bridge.model import (
 from bridge.sync.rejections import Rejections
 from bridge.sync.transform import Transform
 
+RETIRED_REMEDY = "put it back to undo; where it only got another name, give that one `renamed_from`"
+
 PAUSE = 3.0
 """A gap between two ticks (seconds) above which the process itself was paused, and deadlines are put off."""
 
@@ -131,7 +133,7 @@ class Ingest:
         self.partition.statuses[name].retired_at = now
         self._logger.warning(
             "source retired",
-            extra={"source": name, "instances": len(self.partition.sources[name].records), "remedy": "put it back to undo"},
+            extra={"source": name, "instances": len(self.partition.sources[name].records), "remedy": RETIRED_REMEDY},
         )
         self.review()
 
@@ -263,7 +265,8 @@ class Ingest:
     def _tell(self, origin: Origin, before: _Shown | None, document: SourceDocument) -> None:
         former = before.document if before is not None else None
         error = self.partition.statuses[origin.source].error
-        if former is None or former.state != document.state:
+        restored = former is None and document.state == "stale"  # told as such when it was read from disk
+        if not restored and (former is None or former.state != document.state):
             fields = {
                 "source": origin.source,
                 "state": document.state,
@@ -296,15 +299,20 @@ class Ingest:
         if due is not None:
             self.on_linger(due)
 
-    def _check_size(self, feed: Feed, events: Iterable[SourceEvent]) -> None:
-        new = {
+    def _check_size(self, feed: Feed, events: list[SourceEvent]) -> None:
+        known = feed.records.records
+        shown = {
             instance.id
             for event in events
             for group in (event.groups if isinstance(event, Listing) else [event] if isinstance(event, InstanceGroup) else [])
             for instance in group.instances
-            if instance.id not in feed.records.records
         }
-        if new and len(feed.records.records) + len(new) > feed.max_instances:
+        new = len(shown) - len(shown & known.keys())
+        if (
+            new
+            and len(known) + new > feed.max_instances
+            and len(known) + new - len(feed.records.replaced(events) - shown) > (feed.max_instances)
+        ):
             raise TransientError(
                 f"the source shows more than max_instances ({feed.max_instances}); its last good state stays. Raise max_instances"
             )

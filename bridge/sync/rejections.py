@@ -8,6 +8,9 @@ from collections.abc import Mapping, Sequence
 from bridge.catalog.records import SourceRecords
 from bridge.model import Gone, InstanceGroup, Listing, Rejected, SourceEvent, covers
 
+LONGEST = 1024
+"""Characters of a reason; it may quote what the source said."""
+
 LOGGED = 10
 """Rejected objects that one observation writes to the log by name."""
 
@@ -35,7 +38,7 @@ class Rejections:
         group = next((event.key for event in events if isinstance(event, InstanceGroup)), None)
         for event in events:
             if isinstance(event, Rejected):
-                self._known[event.key] = (group or event.key, event.reason)
+                self._known[event.key] = (group or event.key, event.reason[:LONGEST])
         current = self._reasons()
         if current != former:
             self._tell(former, current)
@@ -48,7 +51,7 @@ class Rejections:
         for key, reason in listing.rejected.items():
             record = records.records.get(key)
             place = key if covers(listing.scope, key) else listing.scope
-            self._known[key] = (record.parts[0][0] if record is not None else place, reason)
+            self._known[key] = (record.parts[0][0] if record is not None else place, reason[:LONGEST])
 
     def _end(self, keys: list[str]) -> None:
         for key in keys:

@@ -193,6 +193,23 @@ def test_what_was_draining_goes_at_once() -> None:
     assert len(bench.fold(Listing(""))) == 10
 
 
+def test_the_end_of_what_was_draining_is_no_loss_by_absence() -> None:
+    ids = list(map(str, range(10)))
+    mixed = InstanceGroup("a", tuple(inst(i, lifecycle="draining" if int(i) < 5 else "active") for i in ids))
+    bench = Bench(Listing("", (mixed,)))
+    assert bench.fold(Listing("", (group("a", *ids[6:]),))).keys() >= set(ids[:6])
+    assert not bench.records.held
+
+
+def test_replacement_while_nobody_looked_is_no_loss() -> None:
+    bench = Bench()
+    for n in range(10):
+        bench.records.restore(f"old{n}", (("a", inst(f"old{n}")),), 0.0)
+    changed = bench.fold(Listing("", (group("a", *(f"new{n}" for n in range(10))),)))
+    assert sorted(changed.values()) == ["added"] * 10 + ["removed"] * 10
+    assert not bench.records.held
+
+
 def test_a_hold_ends_when_seen_again() -> None:
     bench = Bench(big(20))
     bench.fold(Listing(""))

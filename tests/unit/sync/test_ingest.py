@@ -489,3 +489,27 @@ def test_an_id_that_a_group_shows_twice_is_one_instance() -> None:
     bench.hear(listing(group("shop/a", "a1", "a1", "a2")), listing(group("shop/a", "a1")))
     assert bench.ids == {"a1"}
     assert sum(bench.partition.sources[SOURCE].sizes.values()) == 1
+
+
+class TestLimits:
+    """What is refused for its size is what the source shows, not what it replaces."""
+
+    def test_replacement_at_the_limit_is_taken(self) -> None:
+        bench = Bench(max_instances=3, guard="off")
+        bench.hear(listing(group("shop/a", "a1", "a2"), group("shop/b", "b1")))
+        bench.hear(listing(group("shop/a", "a3", "a4"), group("shop/c", "c1")))
+        bench.hear(group("shop/a", "a5", "a6"))
+        bench.clock.advance(1.0)
+        bench.ingest.settle()
+        assert bench.ids == {"a5", "a6", "c1"}
+
+    def test_what_could_not_be_told_counts(self) -> None:
+        bench = Bench(max_instances=3, guard="off")
+        bench.hear(listing(group("shop/a", "a1", "a2")))
+        with pytest.raises(TransientError, match="max_instances"):
+            bench.hear(listing(group("shop/b", "b1", "b2"), unknown={"shop/a": DOWN}))
+
+    def test_a_reason_is_cut(self) -> None:
+        bench = Bench()
+        bench.hear(listing(group("shop/a", "a1"), rejected={"x": "y" * 5000}))
+        assert len(bench.status.rejected["x"]) == 1024
