@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from bridge.cli import read, run, watch
 from bridge.cli.output import abandon_stdout, complain
@@ -21,7 +21,23 @@ _OF_STDOUT = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errn
 """What writing to stdout fails with, where there is a reader."""
 
 
-class _Commands(TyperGroup):
+class _PlainFlags:
+    """A command whose help shows no type behind an option that takes no value."""
+
+    def get_params(self, ctx: Any) -> Any:
+        """As click's."""
+        found = super().get_params(ctx)  # type: ignore[misc]  # of the command this is mixed into
+        for option in found:
+            if isinstance(option, TyperOption) and option.is_flag and option.metavar is None:
+                option.metavar = ""
+        return found
+
+
+class _Command(_PlainFlags, TyperCommand):
+    """One command."""
+
+
+class _Commands(_PlainFlags, TyperGroup):
     """Turns whatever ends a command into messages on stderr and an exit code, in one place."""
 
     def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]  # Typer's own base is private
@@ -99,15 +115,18 @@ def _root(
     """What runs in Kubernetes, Docker Swarm, AWS and files, in one catalog."""
 
 
-app.command()(run.run)
-app.command()(run.check)
-app.command()(read.services)
-app.command()(read.get)
-app.command()(read.environments)
-app.command()(read.status)
-app.command()(watch.watch)
-app.command()(run.plugins)
-app.command()(run.schema)
+for _function in (
+    run.run,
+    run.check,
+    read.services,
+    read.get,
+    read.environments,
+    read.status,
+    watch.watch,
+    run.plugins,
+    run.schema,
+):
+    app.command(cls=_Command)(_function)
 
 
 def main() -> None:

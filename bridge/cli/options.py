@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bridge.cli.output import Format
+from bridge.cli.output import Format, warn
 
 if TYPE_CHECKING:
     from bridge.client.http import Client
@@ -51,13 +51,20 @@ Output = Annotated[
 
 
 def client_for(url: str, token_file: Path | None, ca_file: Path | None) -> Client:
-    """The client that the options ask for. Raises typer.BadParameter where they cannot be used."""
-    from bridge.client.http import Client
+    """The client that the options ask for; warns where others could read its token.
 
+    Raises typer.BadParameter where they cannot be used.
+    """
+    from bridge.cli.client import CommandClient, exposes_token
+
+    token = _token(token_file)
     try:
-        return Client(url, token=_token(token_file), ca_file=ca_file)
+        client = CommandClient(url, token=token, ca_file=ca_file)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
+    if token is not None and exposes_token(url):
+        warn(f"the token goes to {client.url} unencrypted, for everybody on the way to read; use https:// where the port has TLS")
+    return client
 
 
 def _token(token_file: Path | None) -> str | None:

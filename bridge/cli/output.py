@@ -33,6 +33,11 @@ def complain(message: str, *lines: str) -> None:
     _tell("error:", "red", message, lines)
 
 
+def warn(message: str, *lines: str) -> None:
+    """Write to stderr what is done all the same, but dangerous; the texts may come from anywhere."""
+    _tell("warning:", "yellow", message, lines)
+
+
 def note(message: str, *lines: str) -> None:
     """Write to stderr what is no error but worth knowing; the texts may come from anywhere."""
     _tell("note:", "yellow", message, lines)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from bridge.client.http import Answer, Client
 
 
+STALE_HINT = "`envbridge environments -o wide` tells which source, and why"
 _MOST_NEAR = 3
 
 
@@ -61,7 +62,7 @@ def environments(
     from bridge.cli import tables
 
     answer = client_for(url, token_file, ca_file).get("/v1/environments")
-    _show(answer, output, tables.environments)
+    _show(answer, output, tables.environments, hint=output is not Format.wide)
 
 
 def status(
@@ -70,7 +71,7 @@ def status(
     token_file: TokenFile = None,
     ca_file: CaFile = None,
 ) -> None:
-    """Show what the bridge itself is doing: sources, peers, jobs, holds, memory."""
+    """Show what the bridge itself is doing: sources, what they rejected, jobs, holds, memory."""
     from bridge.cli.status import status as sheets
 
     answer = client_for(url, token_file, ca_file).get("/v1/status")
@@ -144,7 +145,7 @@ def _nobody(name: str, near: list[str], incomplete: tuple[str, ...]) -> None:
         note(f"never read yet, so more may exist: {', '.join(incomplete)}")
 
 
-def _show(answer: Answer, output: Format, table: Callable[[Any, bool], list[Sheet]]) -> None:
+def _show(answer: Answer, output: Format, table: Callable[[Any, bool], list[Sheet]], *, hint: bool = True) -> None:
     from bridge.cli.tables import render
 
     if output is Format.json:
@@ -158,6 +159,7 @@ def _show(answer: Answer, output: Format, table: Callable[[Any, bool], list[Shee
             raise ApiError("the answer is not as the API promises; is it a bridge?") from error
         write(text)
     if answer.stale:
-        note(f"stale, not confirmed for a while: {', '.join(answer.stale)}")
+        told = f"stale, not confirmed for a while: {', '.join(answer.stale)}"
+        note(f"{told}; {STALE_HINT}" if hint else told)
     if answer.incomplete:
         note(f"never read yet, so more may exist: {', '.join(answer.incomplete)}")

@@ -47,8 +47,7 @@ def check(
 ) -> None:
     """Find every mistake in a configuration; change nothing.
 
-    It asks for more than `run`: the files that sources name must exist, their intervals must make sense together, and a
-    token file must hold a token.
+    It asks for more than `run`: files that sources name must exist, intervals must make sense together, token files hold tokens.
     """
     from bridge.cli.check import compare, failures, summarise, try_sources
     from bridge.host.config import load_config

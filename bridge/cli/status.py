@@ -7,10 +7,13 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
-from bridge.cli.tables import Document, Sheet, duration, state, table
+from bridge.cli.tables import Document, Sheet, duration, last_error, state, table
 from bridge.text import safe_text
 
 _HOLD = {"source": "SOURCE", "held": "HELD", "since": "SINCE", "until": "UNTIL", "reason": "REASON", "remedy": "REMEDY"}
+_REJECTIONS = 20
+"""Rejections that are listed of one source."""
+
 _RELATIVE = {"next_run": "next_run_ms"}
 """A time, and the key that has the same as what is left of it: only that is shown."""
 
@@ -30,8 +33,11 @@ def status(document: Document, wide: bool, *, now: datetime | None = None) -> li
                 parts.append(_holds(value, now))
             else:
                 parts.append(_section(_label(key), value, wide))
-    problems = list(_problems(document))
-    return [*parts, table(("SOURCE", "PROBLEM"), problems, title="problems")] if problems else parts
+    if problems := list(_problems(document)):
+        parts.append(table(("SOURCE", "PROBLEM"), problems, title="problems"))
+    if rejections := [row for source in _sources(document) for row in _rejections(source)]:
+        parts.append(table(("SOURCE", "OBJECT", "REASON"), rejections, title="rejections"))
+    return parts
 
 
 def moment(text: Any, now: datetime) -> str:
@@ -59,13 +65,34 @@ def _holds(entries: list[Document], now: datetime) -> Sheet:
 
 
 def _problems(document: Document) -> Iterable[tuple[Any, Any]]:
-    """The last errors of sources, which no column has room for, as far as no warning has them."""
-    sources, warnings = document.get("sources"), document.get("warnings")
+    """The last errors of sources, which no column has room for, as far as no warning and no rejection has them."""
+    warnings = document.get("warnings")
     told = warnings if isinstance(warnings, list) else []
-    for source in sources if isinstance(sources, list) else ():
-        name, error = (source.get("name"), source.get("last_error")) if isinstance(source, dict) else (None, None)
-        if error and f"source {name}: {error}" not in told:
-            yield name, error
+    for source in _sources(document):
+        name, error = source.get("name"), source.get("last_error")
+        rejected = any(reason == error for _, reason in _rejected(source))
+        if error and not rejected and f"source {name}: {error}" not in told:
+            yield name, last_error(source)
+
+
+def _rejections(source: Document) -> Iterable[tuple[Any, Any, Any]]:
+    """What of a source was rejected and why: the first of them, and how many more there are."""
+    name, amount, listed = source.get("name"), source.get("rejected"), _rejected(source)
+    yield from ((name, key, reason) for key, reason in listed[:_REJECTIONS])
+    more = max(len(listed), amount if isinstance(amount, int) else 0) - _REJECTIONS
+    if listed and more > 0:
+        yield name, None, f"and {more} more"
+
+
+def _rejected(source: Document) -> list[tuple[Any, Any]]:
+    listed = source.get("rejections")
+    entries = listed if isinstance(listed, list) else []
+    return [(entry.get("key"), entry.get("reason")) for entry in entries if isinstance(entry, dict)]
+
+
+def _sources(document: Document) -> list[Document]:
+    sources = document.get("sources")
+    return [source for source in sources if isinstance(source, dict)] if isinstance(sources, list) else []
 
 
 def _section(title: str, value: list[Any] | dict[str, Any], wide: bool) -> Sheet:

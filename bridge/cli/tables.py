@@ -19,6 +19,9 @@ Document = Mapping[str, Any]
 _GOOD = frozenset({"ready", "live", "synced", "listed", "reachable", "ok"})
 _DOUBTFUL = frozenset({"unknown", "suspect", "stale", "starting", "draining", "expired", "retired", "held", "partial"})
 _BAD = frozenset({"unready", "lost", "failed", "forbidden", "down"})
+_FAILURES = frozenset({"failed", "forbidden", "retired"})
+"""States of a source in which its last error may be its own."""
+
 _UNLIMITED = 1_000_000
 
 PROSE = frozenset({"REASON", "REMEDY", "WHY", "LAST RESULT", "PROBLEM", "SOURCES", "ENVIRONMENTS"})
@@ -227,7 +230,7 @@ def _totals(entry: Document) -> list[int | None]:
 
 
 def _source(source: Document) -> list[Any]:
-    reason = "; ".join(str(source[key]) for key in ("held_reason", "last_error") if source.get(key))
+    reason = "; ".join(str(part) for part in (source.get("held_reason"), last_error(source)) if part)
     age = duration(source.get("age_ms"))
     return [
         source.get("name"),
@@ -237,6 +240,14 @@ def _source(source: Document) -> list[Any]:
         *(source.get(key) for key in ("instances", "rejected", "held")),
         reason,
     ]
+
+
+def last_error(source: Document) -> str | None:
+    """Its last error; where that is no failure of the source but the first of its rejections, with their number."""
+    error, rejected = source.get("last_error"), source.get("rejected")
+    if not error or source.get("state") in _FAILURES or not isinstance(rejected, int) or rejected < 1:
+        return error or None
+    return f"{rejected} rejected{', the first' if rejected > 1 else ''}: {error}"
 
 
 def _source_states(entry: Document) -> Text:

@@ -10,7 +10,7 @@ import typer
 
 from bridge.cli.options import DEFAULT_URL, CaFile, Output, TokenFile, Url, client_for
 from bridge.cli.output import Format, note, paint, to_json, to_yaml, write
-from bridge.cli.read import not_found, resolve
+from bridge.cli.read import STALE_HINT, not_found, resolve
 from bridge.errors import ApiError
 from bridge.text import safe_text
 
@@ -24,7 +24,7 @@ _LONGEST_VALUE = 120
 
 def watch(
     name: Annotated[
-        str | None, typer.Argument(metavar="[[NAMESPACE/]NAME]", help="The service to watch; without it, all instances are.")
+        str | None, typer.Argument(metavar="[NAMESPACE/]NAME", help="The service to watch; without it, all instances are.")
     ] = None,
     snapshot: Annotated[bool, typer.Option("--snapshot", help="First print what is there, as additions.")] = False,
     output: Output = Format.table,
@@ -70,7 +70,7 @@ def _follow(client: Client, service: tuple[str, str] | None, snapshot: bool, out
                 now = datetime.fromtimestamp(time.time(), UTC)
                 write("".join(render(difference, output, now) for difference in differences))
             if view.stale != stale:
-                note(f"stale now: {', '.join(view.stale)}" if view.stale else "nothing is stale any more")
+                note(f"stale now: {', '.join(view.stale)}; {STALE_HINT}" if view.stale else "nothing is stale any more")
     except ApiError as error:
         if error.status != 404 or service is None:
             raise

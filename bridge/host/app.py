@@ -7,6 +7,7 @@ import gc
 import logging
 import signal
 import ssl
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,9 @@ READY_AFTER_FAILING = 30.0
 RETIRED_FOR = 300.0
 """Seconds the records of a source that is no longer configured stay."""
 
+SWITCH_INTERVAL = 0.0005
+"""Seconds a busy thread (disk, SDKs) may keep the event loop from the interpreter; a tenth of the default."""
+
 _logger = logging.getLogger("bridge.app")
 
 
@@ -70,6 +74,7 @@ def run_daemon(config_path: Path, *, log_format: LogFormat | None = None, log_le
     except StoreError as error:
         _logger.error("data directory cannot be used", extra={"reason": str(error), "data_dir": str(config.data_dir)})
         return 1
+    sys.setswitchinterval(SWITCH_INTERVAL)
     gc.collect()
     gc.freeze()  # what was imported and restored stays: looking at it again at every collection would hold the loop
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -33,7 +33,8 @@ def listener_mistakes(config: BridgeConfig) -> list[Mistake]:
     """What is wrong with the listener's files although they can be read: a token file that lets nobody in."""
     from bridge.host.credentials import read_tokens  # brings the listener along, which a check rarely needs
 
-    path, insecure = config.serve.http.token_file, config.serve.http.insecure
+    http = config.serve.http
+    path = http.token_file
     if path is None:
         return []
     place = report.render(("serve", "http", "token_file"))
@@ -44,8 +45,9 @@ def listener_mistakes(config: BridgeConfig) -> list[Mistake]:
         return [Mistake(place, f"{path} is not UTF-8", "Write tokens of ASCII characters, one a line.")]
     except OSError as error:
         return [Mistake(place, f"{path} cannot be read: {error.strerror}", "Make it readable for this process.")]
-    effect = "everybody may read, as `insecure` says" if insecure else "no other machine may read"
-    remedy = "Write one a line (`openssl rand -hex 32` makes one), or remove `token_file`."
+    effect = "everybody may read, as `insecure` says" if http.insecure else "no other machine may read"
+    needed = not (http.insecure or http.listen.is_loopback)
+    remedy = f"Write one a line (`openssl rand -hex 32` makes one){'' if needed else ', or remove `token_file`'}."
     return [Mistake(place, f"{path} holds no token, so {effect}", remedy)]
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import AsyncGenerator, Iterable
+from typing import TypeVar
 
 from bridge.aio import Clock
 from bridge.catalog.catalog import Catalog
@@ -20,6 +22,19 @@ DELAY = 0.03
 RETRY = 2.0
 RESERVE_BELOW = 5_000
 """A new ceiling of indexes is reserved when fewer than this are left."""
+
+
+SLICE = 250
+"""Rows put together before other work of the loop has its turn."""
+
+T = TypeVar("T")
+
+
+async def _slices(items: Iterable[T]) -> AsyncGenerator[T, None]:
+    for number, item in enumerate(items, 1):
+        yield item
+        if number % SLICE == 0:
+            await asyncio.sleep(0)
 
 
 class Writeback:
@@ -90,7 +105,7 @@ class Writeback:
         self._writing = self.depth
         self._records, self._groups, self._services, self._sources = {}, {}, {}, {}
         try:
-            await self._store.write(self._batch(*taken))
+            await self._store.write(await self._batch(*taken))
             if self._catalog.indexes.ceiling - self._catalog.indexes.index < RESERVE_BELOW:
                 await self._store.reserve(self._catalog.indexes.index)
                 self._catalog.indexes.ceiling = self._store.ceiling()
@@ -116,24 +131,33 @@ class Writeback:
             self._logger.info("state is written again", extra={"rows": self.depth})
         self.error = None
 
-    def _batch(
+    async def _batch(
         self,
         records: dict[tuple[str, str], None],
         groups: dict[tuple[str, str], None],
         services: dict[ServiceName, None],
         sources: dict[str, None],
     ) -> Batch:
+        """What is dirty as it is now, put together in slices between which other work has its turn, and changes may come.
+
+        Index and sources are those at the beginning, and services come after their records: what is stored may be ahead of the
+        index stored with it, never behind, so that after a crash no cursor holds that saw something else, and no source
+        counts as read whose records are not there.
+        """
+        index, revision = self._catalog.indexes.index, self._partition.revision
+        put_sources = [self._stored_source(name) for name in sources if name in self._partition.statuses]
+        removed_sources = [name for name in sources if name not in self._partition.statuses]
         put_records, removed_records = [], []
-        for source, id_ in records:
+        async for source, id_ in _slices(records):
             held = self._partition.sources.get(source)
             record = held.records.get(id_) if held is not None else None
             if record is None:
                 removed_records.append((source, id_))
             else:
-                parts = tuple(StoredPart(key, part) for key, part in record.parts)
+                parts = tuple([StoredPart(key, part) for key, part in record.parts])
                 put_records.append(StoredRecord(source, id_, parts, record.since))
         put_groups, removed_groups = [], []
-        for source, key in groups:
+        async for source, key in _slices(groups):
             held = self._partition.sources.get(source)
             group = held.groups.get(key) if held is not None else None
             if group is None:
@@ -141,20 +165,18 @@ class Writeback:
             else:
                 put_groups.append(StoredGroup(source, key, group.services))
         put_services, removed_services = [], []
-        for name in services:
+        async for name in _slices(services):
             entry = self._catalog.services.get(name)
             if entry is None:
                 removed_services.append((name.namespace, name.name))
             else:
                 emptied = entry.emptied_at.get(self._partition.environment)
                 put_services.append(StoredService(name.namespace, name.name, entry.index, emptied))
-        put_sources = [self._stored_source(name) for name in sources if name in self._partition.statuses]
-        removed_sources = [name for name in sources if name not in self._partition.statuses]
         self._written_sources = (self._written_sources | {row.name for row in put_sources}) - set(removed_sources)
         self.written += len(put_records) + len(removed_records)
         return Batch(
-            index=self._catalog.indexes.index,
-            revision=self._partition.revision,
+            index=index,
+            revision=revision,
             put_records=tuple(put_records),
             removed_records=tuple(removed_records),
             put_groups=tuple(put_groups),
