@@ -224,7 +224,7 @@ In another terminal, from this folder, try:
   curl 'http://{options.listen}/v1/services/shop/web'
   {command} watch{url}      # then edit quickstart/services/shop.yaml and save: the change shows here
 
-Ctrl-C ends it.
+Ctrl-C ends it, after some 3 s in which it still answers.
 """,
         flush=True,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from msgspec.structs import replace
@@ -28,6 +28,9 @@ class EnvironmentsView(View):
         catalog = self.catalog
         documents = [partition.document(catalog.now) for _, partition in sorted(catalog.partitions.items())]
         return Page(documents, None)
+
+    def digests(self, page: Page, fragments: Sequence[bytes]) -> list[int]:  # noqa: ARG002  # those hold ages
+        return [self.digest_of(item) for item in page.items]
 
     def digest_of(self, item: Any) -> int:
         document: EnvironmentDocument = item

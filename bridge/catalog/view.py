@@ -24,6 +24,12 @@ encode_json = msgspec.json.Encoder().encode
 encode_msgpack = msgspec.msgpack.Encoder().encode
 
 
+KEPT_FRAGMENTS = 1000
+"""Entries of a view whose encoding is kept from its digest to its body."""
+
+_FRAGMENTS = object()
+
+
 class Delta(Struct, frozen=True):
     """How a view changed: entries put (new ones and changed ones apart), keys gone, and what the entries were before."""
 
@@ -111,11 +117,26 @@ class View(ABC):
         """The digest from scratch: of the status alone where there is nothing to show."""
         if self.status != 200:
             return item_digest(f"{self.status} {self.resource}".encode())
-        page = self.page()
-        digests = [self.digest_of(item) for item in page.items]
+        self.bodies.pop(_FRAGMENTS, None)  # it is asked for where the content may have changed
+        page, fragments = self.fragments()
+        digests = self.digests(page, fragments)
+        if self.collection and len(fragments) <= KEPT_FRAGMENTS:
+            self.bodies[_FRAGMENTS] = (page, fragments)
         if self.query.paged:
             digests.append(item_digest(repr(page.next).encode()))
         return combine(item_digest(f"{self.resource} {self.degraded}".encode()), *digests)
+
+    def fragments(self) -> tuple[Page, list[bytes]]:
+        """The entries to show, and each as JSON; of what was just encoded for the digest, the body is made of the same bytes."""
+        kept: tuple[Page, list[bytes]] | None = self.bodies.pop(_FRAGMENTS, None)
+        if kept is None:
+            page = self.page()
+            kept = (page, [encode_json(item) for item in page.items])
+        return kept
+
+    def digests(self, page: Page, fragments: Sequence[bytes]) -> list[int]:  # noqa: ARG002  # for who shows more than it counts
+        """The digest of each entry."""
+        return [item_digest(fragment) for fragment in fragments]
 
     def digest_of(self, item: Any) -> int:
         """The digest of one entry."""

@@ -9,7 +9,7 @@ import typer
 
 from bridge.cli.options import CaFile, Output, TokenFile, client_for, one_of
 from bridge.cli.output import Format, coloured, note, to_json, to_yaml, width_for, write
-from bridge.errors import BridgeError, ConfigError
+from bridge.errors import BridgeError
 
 LogFormat = Literal["text", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -51,12 +51,10 @@ def check(
     """
     from bridge.cli.check import compare, failures, summarise, try_sources
     from bridge.host.config import load_config
-    from bridge.host.doubts import listener_mistakes, notes
+    from bridge.host.doubts import notes
 
     client = client_for(against, token_file, ca_file) if against is not None else None
     loaded = load_config(config, thorough=True)
-    if mistakes := listener_mistakes(loaded):
-        raise ConfigError(tuple(mistakes))
     for told in notes(loaded):
         note(told)
     outcomes = try_sources(loaded) if connect else {}

@@ -31,7 +31,7 @@ from bridge.contracts import ConfigPath, SourceConfig
 from bridge.errors import ConfigError, Mistake
 from bridge.host import mistakes as report
 from bridge.host.document import read_document
-from bridge.host.doubts import source_mistakes
+from bridge.host.doubts import listener_mistakes, source_mistakes
 from bridge.host.interpolate import interpolate
 from bridge.host.plugins import Registry, installed_registry
 from bridge.host.telemetry import LogFormat, LogLevel
@@ -215,6 +215,8 @@ def parse_config(
         config = BridgeConfig.model_validate({"data_dir": "data", **_mapping(shell), "sources": sources}, context=context)
     except ValidationError as error:
         found += report.from_pydantic(error, BridgeConfig, shell, written=written)
+    if config is not None and thorough:
+        found += listener_mistakes(config)
     mistakes += unset + [mistake for mistake in found if not report.tells(unset, mistake)]
     if mistakes or config is None:
         raise ConfigError(tuple(map(report.safe, mistakes)))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from typing import cast, get_args
+from urllib.parse import unquote, urlsplit
 
 from bridge.contracts import SourceConfig
 from bridge.errors import ConfigError, Mistake
@@ -168,9 +170,20 @@ def _contract_problem(config: object, type: str) -> str | None:
 
 
 def _needs(plugin: Plugin, path: str, missing: str, extra: str | None) -> Mistake:
-    command = f"pip install '{OUR_DISTRIBUTION}[{extra}]'" if extra else f"pip install {missing}"
+    command = f"pip install {_ourselves(extra)}" if extra else f"pip install {missing}"
     problem = f"the plugin `{plugin.type}` of {plugin.distribution} needs {missing}, which is not installed"
     return Mistake(path, problem, f"Run: {command}")
+
+
+def _ourselves(extra: str) -> str:
+    """What pip is to install for an extra of ours: from the folder we were installed from, where it was one (PEP 610)."""
+    try:
+        told = json.loads(metadata.distribution(OUR_DISTRIBUTION).read_text("direct_url.json") or "{}")
+        folder = unquote(urlsplit(told["url"]).path) if "dir_info" in told else ""
+        editable = "-e " if told.get("dir_info", {}).get("editable") else ""
+    except (metadata.PackageNotFoundError, AttributeError, KeyError, TypeError, ValueError):
+        folder = editable = ""
+    return f"{editable}'{folder}[{extra}]'" if folder else f"'{OUR_DISTRIBUTION}[{extra}]'"
 
 
 def _broken(plugin: Plugin, path: str, error: Exception) -> ConfigError:

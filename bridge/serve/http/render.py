@@ -31,15 +31,15 @@ def body(view: View, media: str, *, compressed: bool) -> tuple[bytes, bool]:
 
 
 def _render(view: View, media: str) -> bytes:
-    page = view.page()
     shows_next = view.resource == "instances" or view.query.paged
+    page, fragments = (view.page(), []) if media == MSGPACK else view.fragments()
     following = encode_page(page.next) if page.next is not None else None
     if media == MSGPACK:
         document = {**view.document(), view.collection: page.items}
         return encode_msgpack({**document, "next": following} if shows_next else document)
     head = b"".join(encode_json(key) + b":" + encode_json(value) + b"," for key, value in view.document().items())
     tail = b',"next":' + encode_json(following) if shows_next else b""
-    return b"{" + head + encode_json(view.collection) + b":[" + b",".join(map(encode_json, page.items)) + b"]" + tail + b"}"
+    return b"{" + head + encode_json(view.collection) + b":[" + b",".join(fragments) + b"]" + tail + b"}"
 
 
 def event(name: str, data: bytes, id_: str | None = None) -> bytes:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -168,8 +170,14 @@ def test_what_is_stale_or_missing_is_told_on_stderr(bridge: ScriptedBridge, cli:
     bridge.on("/v1/services", Reply({"services": []}, headers={"Envbridge-Stale": "eu", "Envbridge-Incomplete": "eu/paper"}))
     result = cli("services", "-o", "json")
     assert json.loads(result.stdout) == {"services": []}
-    assert "stale, not confirmed for a while: eu" in result.stderr
+    assert "stale, not confirmed for a while: eu; `envbridge environments -o wide` tells which source" in result.stderr
     assert "eu/paper" in result.stderr
+
+
+def test_what_tells_the_stale_source_does_not_point_to_itself(bridge: ScriptedBridge, cli: Cli) -> None:
+    bridge.on("/v1/environments", Reply(ENVIRONMENTS, headers={"Envbridge-Stale": "eu"}))
+    assert "environments -o wide" in cli("environments").stderr
+    assert cli("environments", "-o", "wide").stderr == "note: stale, not confirmed for a while: eu\n"
 
 
 def test_a_refusal_ends_with_1_and_its_reason(bridge: ScriptedBridge, cli: Cli) -> None:
@@ -282,6 +290,66 @@ def test_the_token_comes_from_a_file_or_the_environment(full: ScriptedBridge, cl
     cli("services")
     cli("services", "--token-file", str(secret))
     assert [asked.headers["Authorization"] for asked in full.asked] == ["Bearer cpb_1_env", "Bearer cpb_1_file"]
+
+
+@pytest.mark.parametrize(
+    ("url", "exposed"),
+    [
+        ("http://127.0.0.1:1", False),
+        ("http://127.9.9.9:1", False),
+        ("http://[::1]:1", False),
+        ("http://LOCALHOST:1", False),
+        ("http://bridge.localhost:1", False),
+        ("https://bridge.example.org", False),
+        ("http://bridge.example.org", True),
+        ("http://192.0.2.1:7400", True),
+        ("http://[2001:db8::1]:7400", True),
+        ("http://localhost.example.org", True),
+    ],
+)
+def test_a_token_in_the_clear_beyond_this_machine_is_seen(url: str, exposed: bool) -> None:
+    from bridge.cli.client import exposes_token
+
+    assert exposes_token(url) is exposed
+
+
+def test_a_token_in_the_clear_is_warned_of_once(full: ScriptedBridge, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bridge.cli.client.exposes_token", lambda url: True)
+    assert cli("get", "web").stderr == ""
+    monkeypatch.setenv("ENVBRIDGE_TOKEN", "cpb_1_env")
+    result = cli("get", "web")  # two requests
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f"warning: the token goes to {full.url} unencrypted")
+    assert "cpb_1_env" not in line
+    assert result.exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("said", "hint"),
+    [(b"", True), (b"\x15\x03\x03\x00\x02\x02\x46", True), (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n", False)],
+)
+def test_silence_on_plain_http_may_be_tls(cli: Cli, said: bytes, hint: bool) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(said)
+
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
+        result = cli("services", "--url", f"http://127.0.0.1:{listener.getsockname()[1]}")
+        thread.join(10)
+    assert result.exit_code == 1
+    assert ("the URL must begin with https://" in result.stderr) is hint
+
+
+def test_help_shows_no_type_behind_a_flag_and_names_as_they_are_given(cli: Cli) -> None:
+    for command in ([], ["check"], ["get"], ["watch"]):
+        shown = cli(*command, "--help").stdout
+        assert "<bool>" not in shown
+        assert "[[[" not in shown
 
 
 def test_version_and_help(cli: Cli) -> None:

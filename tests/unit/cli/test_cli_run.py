@@ -184,11 +184,11 @@ def test_connect_with_a_part_that_cannot_be_told_ends_with_1(host: SimpleNamespa
 
 
 def test_connect_names_a_place_once_and_several_parts_one_by_one(host: SimpleNamespace, cli: Cli) -> None:
-    unknown = {"/a.yaml": TransientError("/a.yaml: line 2: no mapping"), "/b.yaml": TransientError("gone")}
+    unknown = {"/etc/a.yaml": TransientError("a.yaml: line 2: no mapping"), "/b.yaml": TransientError("gone")}
     host.config = configured(part=listing("1", unknown=unknown, rejected={"shop/web/2": "shop/web/2: no address"}))
     out = cli("check", "bridge.yaml", "--connect").stdout
-    assert "/a.yaml: line 2: no mapping, and 1 more\n" in out
-    assert "unknown in part:\n  /a.yaml: line 2: no mapping\n  /b.yaml: gone\n" in out
+    assert " a.yaml: line 2: no mapping, and 1 more\n" in out
+    assert "unknown in part:\n  a.yaml: line 2: no mapping\n  /b.yaml: gone\n" in out
     assert "rejected in part:\n  shop/web/2: no address\n" in out
 
 
@@ -202,6 +202,7 @@ def test_against_tells_which_sources_would_go(host: SimpleNamespace, cli: Cli, b
         instance("shop/web/5", source="elsewhere", environment="us"),
     ]
     bridge.on("/v1/instances", {"instances": served[:2], "next": "p"}, {"instances": served[2:], "next": None})
+    bridge.on("/v1/environments", [{"name": "eu", "sources": [{"name": "dropped", "type": "file"}]}])
     result = cli("check", "bridge.yaml", "--against", bridge.url)
     assert result.exit_code == 0
     rows = {row[0]: row[1:] for row in words(result.stdout) if row}
@@ -212,6 +213,18 @@ def test_against_tells_which_sources_would_go(host: SimpleNamespace, cli: Cli, b
     assert "elsewhere" not in result.stdout
     assert ["shop/web/3"] in words(result.stdout)
     assert bridge.asked[0].query["health"] == bridge.asked[0].query["lifecycle"] == bridge.asked[0].query["state"] == "any"
+
+
+def test_against_tells_of_a_rename_that_is_not_told_to_be_one(host: SimpleNamespace, cli: Cli, bridge: ScriptedBridge) -> None:
+    host.config = configured(new=Listing(), kept=Listing())
+    bridge.on("/v1/instances", {"instances": [instance("shop/web/1", source="old")], "next": None})
+    sources = [{"name": name, "type": "list"} for name in ("old", "kept")]
+    bridge.on(
+        "/v1/environments", [{"name": "us", "sources": [{"name": "old", "type": "file"}]}, {"name": "eu", "sources": sources}]
+    )
+    result = cli("check", "bridge.yaml", "--against", bridge.url)
+    assert result.exit_code == 0
+    assert "if `new` is the same under a new name, give it `renamed_from: old`" in result.stdout
 
 
 def test_against_with_connect_compares_every_instance(host: SimpleNamespace, cli: Cli, bridge: ScriptedBridge) -> None:

@@ -65,6 +65,34 @@ def test_an_error_is_told_once() -> None:
     assert sum("gone" in line for line in found) == 1
 
 
+def rejecting(amount: int, listed: int, **more: Any) -> dict[str, Any]:
+    rejections = [{"key": f"shop/web/{n}", "reason": f"a.yaml: services[{n}]: broken"} for n in range(listed)]
+    return {"name": "paper", "state": "synced", "rejected": amount, "rejections": rejections} | more
+
+
+def test_every_rejection_is_listed_once() -> None:
+    found = lines({"sources": [rejecting(2, 2, last_error="a.yaml: services[0]: broken"), {"name": "b", "rejections": []}]})
+    assert ["problems"] not in found
+    assert found[-4:] == [
+        ["rejections"],
+        ["SOURCE", "OBJECT", "REASON"],
+        ["paper", "shop/web/0", "a.yaml:", "services[0]:", "broken"],
+        ["paper", "shop/web/1", "a.yaml:", "services[1]:", "broken"],
+    ]
+
+
+@pytest.mark.parametrize(("amount", "listed", "more"), [(20, 20, None), (21, 21, "1"), (500, 100, "480"), (21, 30, "10")])
+def test_of_many_rejections_twenty_are_listed_and_the_others_counted(amount: int, listed: int, more: str | None) -> None:
+    found = lines({"sources": [rejecting(amount, listed)]})
+    assert sum("broken" in line for line in found) == 20
+    assert found[-1] == ["paper", "-", "and", more, "more"] if more else "broken" in found[-1]
+
+
+@pytest.mark.parametrize("odd", [{"rejections": 3}, {"rejections": [3, {}]}, {"rejected": [1]}, {"rejections": {"a": 1}}])
+def test_rejections_of_another_shape_do_no_harm(odd: dict[str, Any]) -> None:
+    assert lines({"sources": [rejecting(1, 1) | odd]})
+
+
 def test_yaml_has_no_aliases() -> None:
     shared = {"a": [1]}
     assert to_yaml({"x": shared, "y": shared}) == "x:\n  a:\n  - 1\ny:\n  a:\n  - 1\n"

@@ -56,6 +56,26 @@ def test_a_status_has_the_colour_of_its_worst_part(changes: dict[str, str], text
     assert (shown.plain, shown.style) == (text, colour)
 
 
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ({"state": "synced", "rejected": 1, "last_error": "a.yaml: broken"}, "1 rejected: a.yaml: broken"),
+        ({"state": "stale", "rejected": 3, "last_error": "a.yaml: broken"}, "3 rejected, the first: a.yaml: broken"),
+        ({"state": "failed", "rejected": 3, "last_error": "refused"}, "refused"),
+        ({"state": "forbidden", "rejected": 1, "last_error": "denied"}, "denied"),
+        ({"state": "synced", "rejected": 0, "last_error": None}, "-"),
+        (
+            {"state": "synced", "rejected": 1, "held_reason": "all would go", "last_error": "broken"},
+            "all would go; 1 rejected: broken",
+        ),
+    ],
+)
+def test_a_rejection_does_not_read_as_a_failure(source: dict[str, Any], told: str) -> None:
+    document = [{"name": "eu", "state": "live", "sources": [{"name": "paper"} | source]}]
+    (sheet,) = tables.environments(document, True)
+    assert sheet.rows[0][-1].plain == told
+
+
 def test_a_hostname_stands_in_for_addresses() -> None:
     assert tables.where(instance(addresses=[], hostname="web.example.org")) == "web.example.org"
 

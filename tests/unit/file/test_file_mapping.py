@@ -161,7 +161,7 @@ LONG = "x" * 256
         ("address: 10.0.0.1, ports: {http: }", ".ports.http: must be a whole number from 1 to 65535, is missing"),
         ("address: 10.0.0.1, ports: {http: {}}", ".ports.http.port: must be"),
         ("address: 10.0.0.1, ports: {http: {port: 1, protocol: icmp}}", ".ports.http.protocol: must be TCP or UDP or SCTP"),
-        ("address: 10.0.0.1, ports: {http: {port: 1, proto: tcp}}", ".ports.http: unknown key 'proto', is `protocol` meant?"),
+        ("address: 10.0.0.1, ports: {http: {port: 1, proto: tcp}}", ".ports.http: unknown key 'proto', did you mean `protocol`?"),
         ("address: 10.0.0.1, ports: {http: {port: 1, app_protocol: 5}}", ".ports.http.app_protocol: must be text"),
         ("address: 10.0.0.1, ports: {'a b': 0}", ".ports['a b']: must be"),
         ("address: 10.0.0.1, ports: [80]", ".ports: must be a mapping"),
@@ -185,7 +185,10 @@ LONG = "x" * 256
         ("address: 10.0.0.1, meta: {team: ~}", ".meta.team: must be text"),
         ("address: 10.0.0.1, meta: {team: {}}", ".meta.team: must be text"),
         ("address: 10.0.0.1, meta: {'': x}", ".meta['']: is empty"),
-        ("address: 10.0.0.1, adress: x", ": unknown key 'adress', is `address` meant?"),
+        ("address: 10.0.0.1, adress: x", ": unknown key 'adress', did you mean `address`?"),
+        ("adress: 10.0.0.1", ": unknown key 'adress', did you mean `address`?"),
+        ("hostnam: a.example.org, ports: {http: x}", ": unknown key 'hostnam', did you mean `hostname`?"),
+        ("colour: red, address: x", ": unknown key 'colour'"),
     ],
 )
 def test_a_bad_instance_is_named_and_keeps_its_record(fields: str, told: str) -> None:
@@ -205,7 +208,7 @@ def test_a_bad_instance_is_named_and_keeps_its_record(fields: str, told: str) ->
         ("{id: [a], address: 10.0.0.1}", ".id: must be text"),
         ("{address: nonsense}", ".address: must be an IPv4"),
         ("{address: 10.0.0.1, ports: {http: x}}", ".ports.http: must be"),
-        ("{idd: one, address: 10.0.0.1}", ": unknown key 'idd', is `id` meant?"),
+        ("{idd: one, address: 10.0.0.1}", ": unknown key 'idd', did you mean `id`?"),
         ("{zone: a}", ": has no `address`"),
         ("~", ": must be a mapping, is missing"),
         ("text", ": must be a mapping, is 'text'"),
@@ -237,7 +240,7 @@ def test_an_id_stays_taken_by_a_bad_instance() -> None:
         ("instances: ", ".instances: must be a list, is missing"),
         ("instances: {}", ".instances: must be a list, is a mapping"),
         ("instances: [], tags: x", ".tags: must be a list"),
-        ("instances: [], instance: []", ": unknown key 'instance', is `instances` meant?"),
+        ("instances: [], instance: []", ": unknown key 'instance', did you mean `instances`?"),
     ],
 )
 def test_a_bad_service_keeps_its_group(fields: str, told: str) -> None:
@@ -257,6 +260,8 @@ def test_a_bad_service_keeps_its_group(fields: str, told: str) -> None:
         ("{name: web, namespace: ~, instances: []}", ".namespace: must be text, is missing"),
         ("{name: web, namespace: a/b, instances: []}", ".namespace: a name has no `/`"),
         (f"{{name: {LONG}, instances: []}}", ".name: is longer"),
+        ("{nme: web, instances: []}", ": unknown key 'nme', did you mean `name`?"),
+        ("{name: web, namspace: shop, instances: []}", ": unknown key 'namspace', did you mean `namespace`?"),
     ],
 )
 def test_a_service_without_a_readable_name_keeps_what_the_file_lacks(service: str, told: str) -> None:

@@ -174,7 +174,7 @@ async def test_a_bad_instance_keeps_its_record(tmp_path: Path) -> None:
     write(file, bad)
     await reader.settled()
     assert [reader.records[f"shop/web/w{n}"].zone for n in (1, 2)] == ["z", None]
-    assert "services[0].instances[1].ports.http: " in reader.rejected["shop/web/w2"]
+    assert reader.rejected["shop/web/w2"].startswith(f"{file}: services[0].instances[1].ports.http: ")
     assert not reader.unknown
     await reader.list()
     assert reader.quiet

@@ -47,6 +47,28 @@ def test_a_renamed_source_loses_nothing() -> None:
     assert judged.reason.startswith("renamed from old; ")
 
 
+@pytest.mark.parametrize(
+    ("sources", "types", "told"),
+    [
+        ({"new": {}}, {"old": "fake"}, "if `new` is the same"),
+        ({"b": {}, "a": {}}, {"old": "fake"}, "if one of `a`, `b` is the same"),
+        ({"new": {}}, {"old": "other"}, None),
+        ({"new": {}}, {}, None),
+        ({"kept": {}}, {"old": "fake", "kept": "fake"}, None),
+        ({"kept": {}, "new": {"renamed_from": "older"}}, {"old": "fake", "kept": "fake"}, None),
+    ],
+)
+def test_a_new_source_of_the_type_of_one_that_goes_may_be_that_one(sources: Any, types: Any, told: str | None) -> None:
+    served = {"old": {"a/b/1"}}
+    first, *_ = judge("eu", {name: Config(**keys) for name, keys in sources.items()}, served, {}, types)
+    assert (first.source, first.dropped) == ("old", ("a/b/1",))
+    if told is None:
+        assert first.reason == "no longer configured"
+    else:
+        assert told in first.reason
+        assert "`renamed_from: old`" in first.reason
+
+
 def test_a_former_name_that_is_long_gone_means_nothing() -> None:
     assert verdict({"a/b/1"}, seen("a/b/1"), renamed_from="old").reason == "nothing would go"
 

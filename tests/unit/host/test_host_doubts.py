@@ -37,7 +37,12 @@ class WatchConfig(PollConfig):
     silence = 90.0
 
 
-REGISTRY = Registry.of({"poll": PollConfig, "watch": WatchConfig})
+class PaperConfig(PollConfig):
+    type: Literal["paper"]
+    guard_only_when_emptied = True
+
+
+REGISTRY = Registry.of({"poll": PollConfig, "watch": WatchConfig, "paper": PaperConfig})
 
 
 def check(keys: str, folder: Path, *, thorough: bool = True, type: str = "poll") -> dict[str, Mistake]:
@@ -102,6 +107,13 @@ def test_a_refresh_shorter_than_any_poll_is_told(refresh: str, told: bool, tmp_p
     [
         ("", ["sources: there is none"]),
         ("sources: {web: {type: poll}}", []),
+        ("sources: {web: {type: poll, guard: {share: 10%, floor: 1}}}", []),
+        ("sources: {web: {type: paper, guard: {share: 10%}}}", ["sources.web.guard: `share` has no effect on type paper"]),
+        (
+            "sources: {web: {type: paper, guard: {share: 10%, floor: 1, for: 1m}}}",
+            ["sources.web.guard: `floor` and `share` have no effect"],
+        ),
+        ("sources: {web: {type: paper, guard: {for: 1m}}, more: {type: paper, guard: off}, last: {type: paper}}", []),
         ("sources: {web: {type: poll}}\nserve: {http: {token_file: tokens}}", ["serve.http.token_file: readers on this machine"]),
         (
             "sources: {web: {type: poll}}\n"
@@ -111,7 +123,42 @@ def test_a_refresh_shorter_than_any_poll_is_told(refresh: str, told: bool, tmp_p
     ],
 )
 def test_notes(text: str, told: list[str], tmp_path: Path) -> None:
-    (tmp_path / "tokens").touch()
+    (tmp_path / "tokens").write_text("cpb_1")
     found = notes(parse_config(f"environment: eu\n{text}\n", tmp_path, {}, registry=REGISTRY, thorough=True))
     assert len(found) == len(told)
     assert all(note.startswith(start) for note, start in zip(found, told, strict=True))
+
+
+TLS = "listen: '0.0.0.0:1', tls: {cert_file: tokens, key_file: tokens}"
+
+
+@pytest.mark.parametrize(
+    ("content", "keys", "told"),
+    [
+        (b"cpb_1\n", TLS, ""),
+        (b"# ours\ncpb_1", TLS, ""),
+        (b"", TLS, "holds no token, so no other machine may read"),
+        (b"\n# only this\n  \n", TLS, "holds no token, so no other machine may read"),
+        (b"", "listen: '127.0.0.1:1'", "holds no token"),
+        (b"", "listen: '0.0.0.0:1', insecure: true", "holds no token, so everybody may read"),
+        (b"\xff", TLS, "is not UTF-8"),
+    ],
+)
+def test_a_token_file_without_a_token_is_a_mistake(content: bytes, keys: str, told: str, tmp_path: Path) -> None:
+    (tmp_path / "tokens").write_bytes(content)
+    text = f"environment: eu\nserve: {{http: {{token_file: tokens, {keys}}}}}\n"
+    parse_config(text, tmp_path, {}, registry=REGISTRY)  # a daemon starts
+    found: tuple[Mistake, ...] = ()
+    try:
+        parse_config(text, tmp_path, {}, registry=REGISTRY, thorough=True)
+    except ConfigError as error:
+        found = error.mistakes
+    assert len(found) == bool(told)
+    for mistake in found:
+        assert mistake.path == "serve.http.token_file"
+        assert told in mistake.message
+        assert ("remove `token_file`" in mistake.remedy) is (b"\xff" not in content and keys != TLS)
+
+
+def test_no_token_file_is_no_mistake(tmp_path: Path) -> None:
+    assert parse_config("environment: eu\n", tmp_path, {}, registry=REGISTRY, thorough=True).serve.http.token_file is None

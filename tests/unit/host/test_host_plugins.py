@@ -135,6 +135,22 @@ def test_a_missing_library_is_named_with_the_command_that_installs_it() -> None:
     assert ours.remedy == "Run: pip install 'envbridge[docker]'"
 
 
+@pytest.mark.parametrize(
+    ("direct", "remedy"),
+    [
+        ('{"url": "file:///opt/my%20bridge", "dir_info": {}}', "Run: pip install '/opt/my bridge[docker]'"),
+        ('{"url": "file:///opt/bridge", "dir_info": {"editable": true}}', "Run: pip install -e '/opt/bridge[docker]'"),
+        ('{"url": "https://example.org/e.whl", "archive_info": {}}', "Run: pip install 'envbridge[docker]'"),
+        ("not json", "Run: pip install 'envbridge[docker]'"),
+        ("[]", "Run: pip install 'envbridge[docker]'"),
+    ],
+)
+def test_installed_from_a_checkout_an_extra_comes_from_there(direct: str, remedy: str, site: Path) -> None:
+    declare(site, "envbridge", "", "")
+    next(site.glob("envbridge-*.dist-info")).joinpath("direct_url.json").write_text(direct)
+    assert refused(plugin("docker_swarm", "lacking:Any", "envbridge"), "docker_swarm").remedy == remedy
+
+
 def test_a_missing_extra_is_told_and_keys_can_be_checked_all_the_same(site: Path) -> None:
     requires = (
         "Requires-Dist: pydantic>=2\nRequires-Dist: no-such-sdk>=31; extra == 'kubernetes'\nRequires-Dist: x; extra == 'aws'\n"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, PrivateAttr, ValidationInfo, model_validator
 
 from bridge.contracts import ConfigGlob, Duration, PluginContext, SourceConfig
 from bridge_plugins.sources.file.source import FileSource
@@ -30,10 +30,17 @@ class FileConfig(SourceConfig):
     guard_only_when_emptied: ClassVar[bool] = True
     list_deadline: ClassVar[float] = 120.0
 
+    _base: str = PrivateAttr(default="")
+
+    @model_validator(mode="after")
+    def _remember_base(self, info: ValidationInfo) -> Self:
+        self._base = str((info.context or {}).get("base_dir", ""))
+        return self
+
     @asynccontextmanager
     async def open(self, ctx: PluginContext) -> AsyncIterator[FileSource]:
         """The source. It holds nothing to release: its notifications end with the iteration over them."""
-        yield FileSource(self.paths, ctx, deadline=self.list_deadline)
+        yield FileSource(self.paths, ctx, deadline=self.list_deadline, base=self._base)
 
     def describe(self) -> dict[str, Any]:
         """The patterns."""

@@ -86,9 +86,14 @@ def mapping(value: Value, keys: Collection[str] | None = None) -> dict[str, Any]
         raise MistakeError(f"must be a mapping, is {show(value)}")
     if keys is not None and not value.keys() <= set(keys):
         unknown = min(value.keys() - keys)
-        near = difflib.get_close_matches(unknown, keys, 1)
-        raise MistakeError(f"unknown key {show(unknown)}" + (f", is `{near[0]}` meant?" if near else ""))
+        near = nearest(unknown, keys)
+        raise MistakeError(f"unknown key {show(unknown)}" + (f", did you mean `{near}`?" if near else ""))
     return value
+
+
+def nearest(word: str, keys: Collection[str]) -> str | None:
+    """The one of ``keys`` that ``word`` may be a misspelling of."""
+    return next(iter(difflib.get_close_matches(word, keys, 1)), None)
 
 
 def sequence(value: Value) -> list[Any]:

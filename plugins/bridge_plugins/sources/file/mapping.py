@@ -16,7 +16,8 @@ from bridge_plugins.sources.file.fields import MistakeError
 _HEALTHS = ("ready", "unready", "unknown")
 _LIFECYCLES = ("active", "draining")
 _TOP_KEYS = frozenset(("services",))
-_SERVICE_KEYS = frozenset(("name", "namespace", "tags", "instances"))
+_NAME_KEYS = frozenset(("name", "namespace"))
+_SERVICE_KEYS = _NAME_KEYS | {"tags", "instances"}
 _ENDPOINT_KEYS = frozenset(("address", "addresses", "hostname", "ports"))
 _INSTANCE_KEYS = _ENDPOINT_KEYS | {"id", "health", "lifecycle", "weight", "zone", "region", "node", "tags", "meta"}
 
@@ -93,6 +94,8 @@ class _Mapper:
         key = self._file_key
         try:
             entry = fields.mapping(value)
+            if any(fields.nearest(odd, _SERVICE_KEYS) in _NAME_KEYS - entry.keys() for odd in entry.keys() - _SERVICE_KEYS):
+                fields.mapping(entry, _SERVICE_KEYS)  # whose records these are is not known: a misspelt `namespace` is no default
             namespace = fields.part(entry, "namespace", fields.name) if "namespace" in entry else DEFAULT_NAMESPACE
             service = ServiceName(namespace, fields.part(entry, "name", fields.name))
             key = group_key(self._file_key, service)
@@ -125,6 +128,7 @@ class _Mapper:
                 endpoint = fields.endpoint(entry)
                 own = endpoint.derived_id
             identity = _take(taken, service, own)
+            fields.mapping(entry, _INSTANCE_KEYS)  # a misspelt `address` is told as such, not as none
             endpoint = endpoint or fields.endpoint(entry)
             taken[identity] = self._build(service, service_tags, identity, endpoint, entry)
         except MistakeError as error:
@@ -140,7 +144,6 @@ class _Mapper:
         endpoint: fields.Endpoint,
         entry: dict[str, Any],
     ) -> ServiceInstance:
-        fields.mapping(entry, _INSTANCE_KEYS)
         tags = fields.part(entry, "tags", fields.tags)
         tags = tuple(dict.fromkeys(service_tags + tags)) if service_tags else tags
         meta = fields.part(entry, "meta", fields.meta)

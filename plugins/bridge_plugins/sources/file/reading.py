@@ -17,7 +17,6 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from bridge.aio import Clock
-from bridge.errors import TransientError
 from bridge_plugins.sources.file.document import SIZE_LIMIT, DocumentError, parse
 from bridge_plugins.sources.file.mapping import Mapped, map_document
 
@@ -51,7 +50,7 @@ class FileState:
 
     signature, digest: of the content last taken, good or broken. No signature: it must be read again.
     keys, rejected: of the groups it last had.
-    error: why what it last had is all there is. None: it is up to date, or changed a moment ago.
+    problem: why what it last had is all there is; it does not name the file. None: it is up to date, or changed a moment ago.
     read: whether it was ever read and understood.
     pending, whole_at: the changed state it is in until that is read, and when it counts as whole if it stays so.
     restless_since: since when it changes.
@@ -63,7 +62,7 @@ class FileState:
     digest: bytes = b""
     keys: tuple[str, ...] = ()
     rejected: Mapping[str, str] | None = None
-    error: TransientError | None = None
+    problem: str | None = None
     read: bool = False
     pending: Signature | None = None
     whole_at: float = 0.0
@@ -90,15 +89,9 @@ def key_of(path: str) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-def trouble(path: str, problem: str) -> TransientError:
-    """An error that names the file; a name is untrusted text."""
-    key = key_of(path)
-    return TransientError(f"{key if key.isprintable() else ascii(key)}: {problem}")
-
-
-def restored(path: str) -> FileState:
+def restored() -> FileState:
     """The state of a file that was read before, by a source before this one: the catalog holds groups of it."""
-    return FileState(read=True, error=trouble(path, "it was not read yet"))
+    return FileState(read=True, problem="it was not read yet")
 
 
 def look(path: str, state: FileState, clock: Clock, *, renamed: bool) -> Look:
@@ -109,19 +102,19 @@ def look(path: str, state: FileState, clock: Clock, *, renamed: bool) -> Look:
     except (FileNotFoundError, NotADirectoryError):
         return Look(_missing(path, state, now))
     except OSError as error:
-        return Look(_failing(path, state, f"cannot be read: {error.strerror}"))
+        return Look(_failing(state, f"cannot be read: {error.strerror}"))
     state = replace(state, missing_since=None, gone=False)
     if not stat.S_ISREG(found.st_mode):
         kind = "a directory" if stat.S_ISDIR(found.st_mode) else "not a regular file"
-        return Look(_failing(path, state, f"cannot be read: it is {kind}"))
+        return Look(_failing(state, f"cannot be read: it is {kind}"))
     if found.st_size > SIZE_LIMIT:
-        return Look(_failing(path, state, f"larger than {SIZE_LIMIT // 1024 // 1024} MiB"))
+        return Look(_failing(state, f"larger than {SIZE_LIMIT // 1024 // 1024} MiB"))
     signature = Signature.of(found)
     if signature == state.signature:
         return Look(replace(state, pending=None, restless_since=None))
     if signature != state.pending:
         whole = renamed and state.signature is not None and signature[:2] != state.signature[:2]
-        state = _pending(path, state, signature, now)
+        state = _pending(state, signature, now)
         if not whole:
             return Look(state, again=STILL)
     elif now < state.whole_at:
@@ -135,24 +128,24 @@ def _missing(path: str, state: FileState, now: float) -> FileState:
         with os.scandir(os.path.dirname(path)) as entries:
             next(entries, None)
     except OSError as error:
-        return replace(_failing(path, state, f"its directory cannot be read: {error.strerror}"), missing_since=None)
+        return replace(_failing(state, f"its directory cannot be read: {error.strerror}"), missing_since=None)
     since = now if state.missing_since is None else state.missing_since
-    state = _failing(path, state, "the file is gone" if state.read else "there is no such file")
+    state = _failing(state, "the file is gone" if state.read else "there is no such file")
     if state.read and now - since >= GONE_AFTER:
         return replace(state, missing_since=since, gone=True, keys=(), rejected=None)
     return replace(state, missing_since=since)
 
 
-def _failing(path: str, state: FileState, problem: str) -> FileState:
-    return replace(state, signature=None, pending=None, restless_since=None, error=trouble(path, problem))
+def _failing(state: FileState, problem: str) -> FileState:
+    return replace(state, signature=None, pending=None, restless_since=None, problem=problem)
 
 
-def _pending(path: str, state: FileState, signature: Signature, now: float) -> FileState:
+def _pending(state: FileState, signature: Signature, now: float) -> FileState:
     """A file in a state it was not seen in before."""
     since = now if state.restless_since is None else state.restless_since
     if now - since >= RESTLESS:
-        problem = trouble(path, f"it has been changing for {RESTLESS:.0f} s without a pause of {STILL} s")
-        state = replace(state, signature=None, error=problem)
+        problem = f"it has been changing for {RESTLESS:.0f} s without a pause of {STILL} s"
+        state = replace(state, signature=None, problem=problem)
     return replace(state, pending=signature, whole_at=now + STILL, restless_since=since)
 
 
@@ -161,13 +154,13 @@ def _take(path: str, state: FileState, signature: Signature, clock: Clock) -> Lo
     try:
         data, before, after = _read(path)
     except OSError as error:
-        problem = trouble(path, f"cannot be read: {error.strerror}")
-        return Look(replace(state, signature=None, restless_since=None, error=problem))
+        problem = f"cannot be read: {error.strerror}"
+        return Look(replace(state, signature=None, restless_since=None, problem=problem))
     if not signature == before == after:
-        return Look(_pending(path, state, after, clock.monotonic()), again=STILL)
+        return Look(_pending(state, after, clock.monotonic()), again=STILL)
     digest = hashlib.blake2b(data, digest_size=16).digest()
     state = replace(state, signature=signature, pending=None, restless_since=None)
-    if digest == state.digest and state.error is None:
+    if digest == state.digest and state.problem is None:
         return Look(state, taken=True)
     state = replace(state, digest=digest)
     try:
@@ -175,9 +168,9 @@ def _take(path: str, state: FileState, signature: Signature, clock: Clock) -> Lo
         del data
         mapped = map_document(document, key_of(path))
     except DocumentError as error:
-        return Look(replace(state, error=trouble(path, str(error))), taken=True)
+        return Look(replace(state, problem=str(error)), taken=True)
     keys = tuple(group.key for group in mapped.groups)
-    return Look(replace(state, keys=keys, rejected=mapped.rejected, error=None, read=True), mapped, taken=True)
+    return Look(replace(state, keys=keys, rejected=mapped.rejected, problem=None, read=True), mapped, taken=True)
 
 
 def _read(path: str) -> tuple[bytes, Signature, Signature]:

@@ -15,10 +15,16 @@ import stat
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from bridge.errors import TransientError
 from bridge.model import covers
 
 RECURSIVE = "**"
+
+
+class Problem(NamedTuple):
+    """What is wrong with a directory or a pattern."""
+
+    place: str
+    text: str
 
 
 class Scan(NamedTuple):
@@ -34,7 +40,7 @@ class Scan(NamedTuple):
     files: frozenset[str]
     literal: frozenset[str]
     directories: frozenset[tuple[str, int, int]]
-    unread: dict[str, TransientError]
+    unread: dict[str, Problem]
     matched: frozenset[str]
 
 
@@ -70,7 +76,7 @@ def scan(patterns: Iterable[str], matched: frozenset[str]) -> Scan:
         # The whole directory is unknown: nothing says that it was ever filled, it may be a mount that is late.
         directory = _fixed_part(pattern)
         key = pattern if any(covers(directory, path) for path in files) else directory
-        walk.unread[key] = TransientError(f"{pattern}: no file matches")
+        walk.unread[key] = Problem(pattern, "no file matches")
     return Scan(frozenset(files), frozenset(literal), frozenset(walk.directories), walk.unread, matched)
 
 
@@ -115,7 +121,7 @@ class _Walk:
     def __init__(self) -> None:
         self.files: set[str] = set()
         self.directories: set[tuple[str, int, int]] = set()
-        self.unread: dict[str, TransientError] = {}
+        self.unread: dict[str, Problem] = {}
 
     def directory(self, path: str) -> None:
         """Take note of a directory, where it is one."""
@@ -166,5 +172,5 @@ class _Walk:
             with os.scandir(base) as entries:
                 return list(entries)
         except OSError as error:
-            self.unread[base] = TransientError(f"{base}: the directory cannot be read: {error.strerror}")
+            self.unread[base] = Problem(base, f"the directory cannot be read: {error.strerror}")
             return []
