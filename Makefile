@@ -2,6 +2,8 @@
 SHELL := /bin/sh
 PY := .venv/bin/python
 PYTEST := $(PY) -m pytest
+# These wait more than they compute; a file's tests share what they set up.
+PARALLEL := -n 4 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help run test test-setup unit bench profile check format schema clean
@@ -13,7 +15,10 @@ run: ## set up and run the quickstart (FLAGS="--kubeconfig FILE --docker HOST --
 	@python3 scripts/quickstart.py $(FLAGS)
 
 test: test-setup ## set up everything, real servers included, and run every suite
-	$(PYTEST) tests $(ARGS)
+	@failed=0; \
+	$(PYTEST) tests/unit tests/contract $(PARALLEL) $(ARGS) || failed=1; \
+	$(PYTEST) tests --ignore tests/unit --ignore tests/contract $(ARGS) || failed=1; \
+	exit $$failed
 
 test-setup: dev ## install or build what the tests need (etcd, kube-apiserver, dockerd, ...)
 	$(PY) -m tests.kit.servers

@@ -9,4 +9,4 @@ settings.register_profile("envbridge", deadline=None, print_blob=True, suppress_
 settings.load_profile("envbridge")
 
 collect_ignore = ["example_plugin"]
-"""A package of its own, with its own configuration; `contract/test_example_plugin.py` installs it and runs its tests."""
+"""A package of its own, with its own configuration; `e2e/test_example_plugin.py` installs it and runs its tests."""

@@ -30,6 +30,7 @@ _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None, use_errno=True)
 # Below the kernel's ephemeral range: an outgoing connection cannot take the port of a server that is down for a while.
 _FIRST_PORT, _LAST_PORT = 15000, 29999
+_WORKERS = 8
 _given_ports: set[int] = set()
 _ports_lock = threading.Lock()
 
@@ -47,10 +48,11 @@ class ServerFailed(RuntimeError):  # noqa: N818
 
 
 def free_port() -> int:
-    """A TCP port that nothing listens on, and that this process has not handed out before."""
+    """A TCP port that nothing listens on, and that neither this process nor another worker of pytest-xdist hands out."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % _WORKERS
     with _ports_lock:
         for _ in range(1000):
-            port = random.randint(_FIRST_PORT, _LAST_PORT)
+            port = random.randint(_FIRST_PORT, _LAST_PORT) // _WORKERS * _WORKERS + worker
             if port in _given_ports:
                 continue
             with socket.socket() as probe, contextlib.suppress(OSError):
