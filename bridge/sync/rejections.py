@@ -37,7 +37,9 @@ class Rejections:
                     self._end([key for key, (place, _) in self._known.items() if event.key in (key, place)])
         group = next((event.key for event in events if isinstance(event, InstanceGroup)), None)
         for event in events:
-            if isinstance(event, Rejected):
+            if isinstance(event, InstanceGroup):
+                group = event.key  # what is rejected behind a group was seen in it
+            elif isinstance(event, Rejected):
                 self._known[event.key] = (group or event.key, event.reason[:LONGEST])
         current = self._reasons()
         if current != former:

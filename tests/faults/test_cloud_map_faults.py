@@ -351,6 +351,82 @@ async def test_a_service_with_an_unfit_name_is_rejected_alone(shop: Shop, source
     assert await source.list() == Confirmed("") or not reader.unknown
 
 
+async def restarted(shop: Shop, api: Api, reader: Reader) -> CloudMapSource:
+    """Another source over what a reader knows of one that has ended."""
+    source = CloudMapSource(api, Intervals(refresh=0.1, health=0.1, sweep=300.0), context(), discover=1000, revision=3000)
+    await poll(source, reader)
+    return source
+
+
+@pytest.mark.parametrize(("operation", "part", "other"), [("ListServices", "shop", "data.local"), ("ListNamespaces", "", None)])
+async def test_an_unreadable_entry_after_a_restart_is_unknown_and_removes_nothing(
+    shop: Shop, api: Api, source: CloudMapSource, operation: str, part: str, other: str | None
+) -> None:
+    reader = Reader()
+    await poll(source, reader)
+    hidden = shop.fake.services[shop.api] if operation == "ListServices" else shop.fake.namespaces[shop.other]
+    if isinstance(hidden, dict):
+        name, hidden["Name"] = hidden["Name"], 7
+    else:
+        hidden.extra = {"Id": 7}
+    shop.fake.deregister(shop.web, "i2")
+    second = await restarted(shop, api, reader)
+    try:
+        for _ in range(3):
+            assert reader.ids == ALL - {"web/i2"}  # what ended is told, whatever else is unknown
+            assert set(reader.unknown) == {part}
+            assert other is None or other not in reader.unknown
+            stale_reading(second)
+            await poll(second, reader)
+        if operation == "ListNamespaces":
+            shop.fake.break_call("ListNamespaces", "500")
+            stale_reading(second)
+            await poll(second, reader)
+            assert reader.ids == ALL - {"web/i2"}
+            assert "" in reader.unknown
+            shop.fake.mend()
+        if isinstance(hidden, dict):
+            hidden["Name"] = name
+        else:
+            hidden.extra = {}
+        stale_reading(second)
+        await polled_until(second, reader, lambda: not reader.unknown and not reader.rejected, "it recovers")
+        assert reader.ids == ALL - {"web/i2"}
+        assert await second.list() == Confirmed("")
+    finally:
+        await second.close()
+
+
+@pytest.mark.parametrize("operation", ["ListServices", "ListNamespaces"])
+async def test_what_went_while_an_entry_was_unreadable_goes_when_the_list_is_whole(
+    shop: Shop, api: Api, source: CloudMapSource, operation: str
+) -> None:
+    reader = Reader()
+    await poll(source, reader)
+    entry = {"Id": 7, "Name": "x"}
+    lists = {"ListServices": ("Services", [{"Id": shop.web, "Name": "web"}, entry]), "ListNamespaces": ("Namespaces", [entry])}
+    member, objects = lists[operation]
+    shop.fake.answer_raw(operation, "", {member: objects})
+    second = await restarted(shop, api, reader)
+    try:
+        assert reader.ids == ALL
+        assert reader.unknown
+        shop.fake.raw.clear()
+        shop.fake.services.pop(shop.api)
+        stale_reading(second)
+        await polled_until(second, reader, lambda: reader.ids == ALL - {"api/i1"} and not reader.unknown, "it goes")
+    finally:
+        await second.close()
+
+
+async def test_an_answer_that_says_there_is_more_is_not_all_there_is(shop: Shop, source: CloudMapSource) -> None:
+    reader = Reader()
+    await poll(source, reader)
+    shop.fake.answer_raw("DiscoverInstances", "web", {"Instances": [], "InstancesRevision": 99, "NextToken": "a"})
+    await polled_until(source, reader, lambda: reader.unknown.keys() == {f"shop/{shop.web}"}, "it is unknown")
+    assert reader.ids == ALL
+
+
 async def test_calls_keep_to_the_rate(shop: Shop) -> None:
     for number in range(30):
         shop.fake.service(shop.space, f"s{number}")

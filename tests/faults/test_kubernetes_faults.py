@@ -16,7 +16,7 @@ import pytest
 from bridge.aio import SystemClock
 from bridge.contracts import PluginContext
 from bridge.errors import ForbiddenError, SourceError, TransientError
-from bridge.model import Confirmed, Listing, Observation
+from bridge.model import Confirmed, Gone, InstanceGroup, Listing, Observation
 from bridge_plugins.sources.kubernetes.config import KubernetesConfig
 from bridge_plugins.sources.kubernetes.source import KubernetesSource
 from tests.kit.fakes import kubeobjects as objects
@@ -128,8 +128,8 @@ async def test_a_fault_in_a_call_loses_nothing_and_passes(call: str, fault: Faul
 
 
 def overcome(call: str, fault: Fault) -> bool:
-    """Where the source helps itself: another kind of list, the list once more, a new listing at once."""
-    if call.startswith("stream") or (fault == "hang" and call.startswith("watch")):
+    """Where the source helps itself: another kind of list, the list once more, a new listing at once, another character."""
+    if fault == "half a pair" or call.startswith("stream") or (fault == "hang" and call.startswith("watch")):
         return True
     return fault in ("400", "410", "mixed pages") or (fault == "410 event" and call.startswith("watch"))
 
@@ -313,6 +313,43 @@ async def test_pages_of_different_states_are_no_list(tmp_path: Path) -> None:
             assert ledger.listings == 1
 
 
+async def test_a_broken_node_does_not_end_the_watch(tmp_path: Path) -> None:
+    async with FakeKubernetes() as api:
+        populate(api)
+        async with opened(api, tmp_path, nodes=True) as (source, _, _):
+            ledger = Ledger()
+            async with asyncio.timeout(DEADLINE), aclosing(source.watch_scope("")) as observations:
+                ledger.apply(await anext(observations))
+                api.put("nodes", objects.node("n1") | {"status": {"addresses": "nine"}})
+                while "Node/n1" not in ledger.rejected:
+                    ledger.apply(await anext(observations))
+                api.put("endpointslices", objects.endpointslice("new-1", "new", [objects.endpoint("10.9.9.9", "new")]))
+                (event,) = [item for item in await changed(observations) if isinstance(item, InstanceGroup)]
+                assert [instance.region for instance in event.instances] == ["r1"]
+                api.put("nodes", objects.node("n1"))
+                assert Gone("Node/n1") in await changed(observations)
+            assert Counter(call.name for call in api.calls)["stream nodes"] == 1
+
+
+@pytest.mark.parametrize("streaming", [True, False])
+async def test_half_a_surrogate_pair_costs_nothing(streaming: bool, tmp_path: Path) -> None:
+    async with FakeKubernetes(streaming=streaming) as api:
+        populate(api)
+        odd = objects.endpointslice("odd-1", "odd", [objects.endpoint("10.9.9.9", "odd")])
+        odd["metadata"]["annotations"] = {"note": "\ud800"}
+        api.put("endpointslices", odd)
+        async with opened(api, tmp_path) as (source, _, _):
+            ledger = Ledger()
+            async with asyncio.timeout(DEADLINE), aclosing(source.watch_scope("")) as observations:
+                ledger.apply(await anext(observations))
+                assert ledger.ids == LIVING | {"shop/odd/uid-odd"}
+                assert (ledger.rejected, ledger.unknown) == ({}, [])
+                odd["endpoints"] = [objects.endpoint("10.9.9.8", "odder")]
+                api.put("endpointslices", odd)
+                ledger.apply(await changed(observations))
+                assert ledger.ids == LIVING | {"shop/odd/uid-odder"}
+
+
 async def test_a_store_brought_back_from_a_backup_is_followed_back(tmp_path: Path) -> None:
     async with FakeKubernetes() as api:
         populate(api)
@@ -352,7 +389,7 @@ async def test_a_watch_where_nothing_happens_is_no_failure_and_no_reason_to_list
 
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_a_silent_watch_is_not_trusted_when_the_server_cannot_say_why(fault: Fault, tmp_path: Path) -> None:
-    if fault in FOR_WATCHES_ONLY or fault in ("wrong type", "nameless", "mixed pages"):
+    if fault in FOR_WATCHES_ONLY or fault in ("wrong type", "nameless", "half a pair", "mixed pages"):
         pytest.skip("only the answer's being a list counts")
     async with FakeKubernetes(streaming=False, bookmark_every=60.0) as api:
         populate(api)

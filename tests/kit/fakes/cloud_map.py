@@ -22,6 +22,8 @@ from typing import Any, ClassVar
 TARGET = "Route53AutoNaming_v20170314."
 DISCOVER_DEFAULT, DISCOVER_MAX, PAGE_MAX = 100, 1000, 100
 
+_EMPTY = b'{"Namespaces": [], "Services": [], "Instances": [], "InstancesRevision": 9}'
+
 OPERATIONS = ("ListNamespaces", "ListServices", "DiscoverInstancesRevision", "DiscoverInstances")
 FAULTS = (
     "refused",
@@ -37,10 +39,15 @@ FAULTS = (
     "truncated",
     "wrong_type",
     "wrong_content",
+    "wrong_label",
+    "206",
+    "cut_short",
     "throttled",
     "denied",
 )
-"""``refused``: closed without an answer; ``reset``: in the middle of the body; ``wrong_content``: 200 with a proxy's HTML."""
+"""``refused``: closed without an answer; ``reset``: in the middle of the body; ``wrong_content``: 200 with a proxy's HTML;
+``wrong_label``: an empty answer that calls itself HTML; ``206``: one that calls itself a part; ``cut_short``: one with the length
+of a longer one."""
 
 
 @dataclass
@@ -336,6 +343,13 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(200, body[: len(body) // 2])
         elif fault == "wrong_content":
             self._send(200, b"<html><body>Please log in</body></html>", content_type="text/html")
+        elif fault == "wrong_label":
+            self._send(200, _EMPTY, content_type="text/html")
+        elif fault == "206":
+            self._send(206, _EMPTY)
+        elif fault == "cut_short":
+            self._send(200, _EMPTY, length=len(_EMPTY) + 500)
+            self.close_connection = True
         elif fault == "wrong_type":
             self._send(200, json.dumps(_with_wrong_type(answer)).encode())
         else:
@@ -378,7 +392,7 @@ def _raise_scripted(fault: str) -> None:
         raise AnswerError(400, "RequestLimitExceeded", "Rate exceeded", {"Retry-After": "3"})
     if fault == "denied":
         raise AnswerError(400, "AccessDeniedException", "not authorized to perform")
-    if fault.isdigit():
+    if fault.isdigit() and fault != "206":
         raise AnswerError(int(fault), "")
 
 

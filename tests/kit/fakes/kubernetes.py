@@ -32,6 +32,7 @@ Fault = Literal[
     "truncated",
     "wrong type",
     "nameless",
+    "half a pair",
     "html",
     "wrong kind",
     "redirect",
@@ -42,6 +43,7 @@ Fault = Literal[
 FAULTS: tuple[Fault, ...] = Fault.__args__  # type: ignore[attr-defined]
 KINDS = {"services": "Service", "endpointslices": "EndpointSlice", "nodes": "Node"}
 _JSON = "application/json"
+_OF_A_LINE = ("reset", "truncated", "wrong type", "nameless", "half a pair")
 
 
 @dataclass(slots=True)
@@ -297,6 +299,8 @@ class FakeKubernetes:
         kind = KINDS[plural]
         if fault == "wrong type":
             listed[:1] = [_wrong_type(listed[0])] if listed else []
+        if fault == "half a pair":
+            listed[:1] = [_with_half_a_pair(listed[0])] if listed else []
         if fault == "nameless":
             listed[:1] = [b'{"metadata":{"name":7}}']
         body = b'{"kind":"%s","apiVersion":"v1","metadata":%s,"items":[%s]}' % (
@@ -333,7 +337,7 @@ class FakeKubernetes:
         if initial:
             seen = self.version
             for item in self._matching(plural, namespace):
-                if fault in ("reset", "truncated", "wrong type", "nameless"):
+                if fault in _OF_A_LINE:
                     if not await self._faulty_line(writer, fault, kind, item.text):
                         return False
                     fault = None
@@ -341,7 +345,7 @@ class FakeKubernetes:
                 self._line(writer, "ADDED", _typed(kind, item.text))
                 await writer.drain()
             self._bookmark(writer, kind, seen, initial_end=True)
-        elif fault in ("reset", "truncated", "wrong type", "nameless"):
+        elif fault in _OF_A_LINE:
             items = self._matching(plural, namespace)
             if items and not await self._faulty_line(writer, fault, kind, items[0].text):
                 return False
@@ -371,6 +375,9 @@ class FakeKubernetes:
     async def _faulty_line(self, writer: asyncio.StreamWriter, fault: Fault, kind: str, text: bytes) -> bool:
         if fault == "wrong type":
             self._line(writer, "MODIFIED", _wrong_type(text))
+            return True
+        if fault == "half a pair":
+            self._line(writer, "MODIFIED", _with_half_a_pair(text))
             return True
         if fault == "nameless":
             self._line(writer, "MODIFIED", b'{"metadata":{"name":7,"resourceVersion":"%d"}}' % self.version)
@@ -410,6 +417,13 @@ def fill(api: FakeKubernetes, services: int, slices: Sequence[Object]) -> None:
 
 def _typed(kind: str, text: bytes) -> bytes:
     return b'{"kind":"%s","apiVersion":"v1",%s' % (kind.encode(), text[1:])
+
+
+def _with_half_a_pair(text: bytes) -> bytes:
+    """An object with an annotation that JSON can write and Unicode does not have: half of a surrogate pair."""
+    made: dict[str, Any] = json.loads(text)
+    made["metadata"]["annotations"] = {"note": "\ud800"}
+    return json.dumps(made).encode()
 
 
 def _wrong_type(text: bytes) -> bytes:

@@ -158,13 +158,13 @@ def test_the_http_name_falls_back_to_the_name(value: Any, namespace: Namespace) 
 @pytest.mark.parametrize(
     ("value", "place", "unidentified"),
     [
-        ({"Id": "srv-2", "Name": "a/b"}, "shop.local/srv-2", False),
-        ({"Id": "srv-2"}, "shop.local/srv-2", False),
-        ({"Name": "x"}, "shop.local/Services[1]", True),
-        ("x", "shop.local/Services[1]", True),
+        ({"Id": "srv-2", "Name": "a/b"}, "shop.local/srv-2", None),
+        ({"Id": "srv-2"}, "shop.local/srv-2", None),
+        ({"Name": "x"}, "shop.local/Services[1]", "Services[1]: Id is missing, no text"),
+        ("x", "shop.local/Services[1]", "Services[1]: is 'x', no object"),
     ],
 )
-def test_a_bad_service_is_named_and_costs_no_other(value: Any, place: str, unidentified: bool) -> None:
+def test_a_bad_service_is_named_and_costs_no_other(value: Any, place: str, unidentified: str | None) -> None:
     found = mapping.read_services([{"Id": "srv-1", "Name": "web", "HealthCheckCustomConfig": {}}, value], SPACE)
     assert found.services == (CHECKED,)
     assert (set(found.broken), found.unidentified) == ({place}, unidentified)

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from bridge.errors import TransientError
 from bridge.model import Confirmed, Listing
 from bridge_plugins.sources.docker_swarm.listing import Bodies, Memos, missing_services, read_snapshot
-from bridge_plugins.sources.docker_swarm.policy import Settings
+from bridge_plugins.sources.docker_swarm.policy import Publish, Settings
 from bridge_plugins.sources.docker_swarm.wire import TASKS, read_items
-from tests.kit.fakes.dockerobjects import Object, node, port, service, task
+from tests.kit.fakes.dockerobjects import Object, network, node, port, service, task
 from tests.unit.docker_swarm.kit import Swarm, dump, shown
 
 WEB, API = service("web", desired=2), service("api")
@@ -225,6 +225,33 @@ def test_a_broken_node_costs_only_what_is_on_it() -> None:
     assert swarm.step([WEB], tasks).observation == Confirmed()
     swarm.nodes[1] = {"Status": 7}
     assert "" in swarm.listing([WEB], tasks).unknown
+
+
+@pytest.mark.parametrize(
+    ("broken", "key"),
+    [
+        (7, "networks/[0]"),
+        (None, "networks/[0]"),
+        ({}, "networks/[0]"),
+        ({"Id": "a/b", "Name": "blue"}, "networks/[0]"),
+        ({"Id": "blue", "Name": 7}, "networks/blue"),
+    ],
+)
+@pytest.mark.parametrize("publish", ["vip", "host"])
+def test_a_broken_network_is_counted_and_costs_no_address(publish: Publish, broken: object, key: str) -> None:
+    swarm = Swarm(Settings(publish=publish))
+    web = service("web", virtual_ips={"blue": "10.0.1.2/24"})
+    swarm.networks = [network("blue")]
+    first = shown(swarm.listing([web], [T1]))
+    swarm.networks = [broken]  # type: ignore[list-item]
+    listing = swarm.listing([web], [T1])
+    assert "networks[0]" in listing.rejected[key]
+    assert (listing.gone, listing.unknown) == ((), {})
+    kept = {*(id_ for id_ in first["web"] if id_ in listing.rejected), *shown(listing).get("web", first["web"])}
+    assert kept == first["web"]
+    assert swarm.step([web], [T1]).observation == Confirmed()
+    swarm.networks = [network("blue")]
+    assert swarm.listing([web], [T1]).rejected == {}
 
 
 def test_plugins_and_attached_containers_are_no_tasks_of_ours() -> None:

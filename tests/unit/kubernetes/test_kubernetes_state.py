@@ -278,12 +278,105 @@ def test_a_broken_service_leaves_what_was_known_of_it() -> None:
     assert [group.instances[0].weight for group in listing.groups] == [3]
 
 
-def test_a_broken_node_leaves_what_was_known_of_it_and_nothing_is_absent() -> None:
+BROKEN_NODE = objects.node("n1") | {"status": {"addresses": "nine"}}
+
+
+def regions(listing: Listing) -> set[str | None]:
+    return {instance.region for group in listing.groups for instance in group.instances}
+
+
+@pytest.mark.parametrize("scope", ["", "shop"])
+def test_a_broken_node_is_rejected_alone_and_what_was_known_of_it_counts_on(scope: str) -> None:
+    world = settled(scope=scope)
+    after = World(scope, before=world.state)
+    after.put("Node", BROKEN_NODE, objects.node("n2", zone="z2"))
+    after.put("EndpointSlice", slice_of("web-1"), slice_of("web-2"), slice_of("db-1", "db"))
+    listing = after.listing()
+    key = f"{scope}/Node/n1".lstrip("/")
+    assert list(listing.rejected) == [key]
+    assert "$.status.addresses" in listing.rejected[key]
+    assert covers(scope, key)
+    assert listing.unknown == {}
+    assert after.state.nodes == world.state.nodes
+    assert regions(listing) == {"r1"}
+
+
+def test_a_broken_node_of_which_nothing_is_known_has_no_place() -> None:
+    world = World()
+    world.put("Node", BROKEN_NODE)
+    world.put("EndpointSlice", slice_of("web-1"))
+    listing = world.listing()
+    assert (list(listing.rejected), listing.unknown, regions(listing)) == (["Node/n1"], {}, {None})
+
+
+def test_a_node_that_breaks_while_it_is_watched_is_told_and_so_is_its_repair() -> None:
     world = settled(publish="node-port")
-    after = World(publish="node-port", before=world.state)
-    after.put("Node", objects.node("n1") | {"status": 7})
-    assert after.state.nodes == {"n1": world.state.nodes["n1"]}
-    assert list(after.listing().unknown) == [""]
+    world.put("Node", BROKEN_NODE)
+    assert (list(world.state.rejected), world.state.unknown, world.touched()) == (["Node/n1"], {}, [])
+    world.put("Node", BROKEN_NODE)
+    assert list(world.state.rejected) == ["Node/n1"]
+    world.touched()
+    world.put("Node", objects.node("n1"))
+    assert (world.state.rejected, world.touched()) == ({}, ["Node/n1"])
+    assert world.state.event("Node/n1") == ([Gone("Node/n1")], None)
+    world.put("Node", BROKEN_NODE)
+    world.touched()
+    world.drop("Node", BROKEN_NODE)
+    assert "n1" not in world.state.nodes
+    assert "Node/n1" in world.touched()
+
+
+def test_a_nameless_node_may_be_any_that_is_missing() -> None:
+    world = settled()
+    after = World(before=world.state)
+    after.put("Node", {"metadata": {}}, objects.node("n2", zone="elsewhere"))
+    after.put("EndpointSlice", slice_of("web-1"))
+    listing = after.listing()
+    assert (list(listing.rejected), listing.unknown, regions(listing)) == (["Node"], {}, {"r1"})
+    assert {name: facts.zone for name, facts in after.state.nodes.items()} == {"n1": "z1", "n2": "elsewhere"}
+    again = World(before=after.state)
+    again.put("Node", objects.node("n2"))
+    again.put("EndpointSlice", slice_of("web-1"))
+    assert regions(again.listing()) == {None}  # a list without it that can be read
+
+
+@pytest.mark.parametrize(("broken", "key"), [(BROKEN_NODE, "shop/web/n1"), ({"metadata": {}}, "shop/service/web/Node")])
+def test_a_node_port_group_says_what_it_may_lack(broken: Any, key: str) -> None:
+    world = World(publish="node-port")
+    world.put("Node", broken, objects.node("n2"))
+    world.put("Service", objects.service("web", type="NodePort", ports=[{"port": 80, "nodePort": 30080}]))
+    world.listing()
+    (group, rejected), made_from = world.state.event("shop/service/web")
+    assert isinstance(group, InstanceGroup)
+    assert [instance.id for instance in group.instances] == ["shop/web/n2"]
+    assert isinstance(rejected, Rejected)
+    assert (rejected.key, made_from) == (key, None)
+
+
+def test_a_list_of_nodes_that_begins_again_forgets_what_it_said_of_them() -> None:
+    world = World("shop")
+    world.put("EndpointSlice", slice_of("bad") | {"ports": 1})
+    world.put("Node", BROKEN_NODE, {"metadata": 7})
+    world.state.restart("Node")
+    listing = world.listing()
+    assert (list(listing.rejected), listing.unknown) == (["shop/slice/bad"], {})
+
+
+@pytest.mark.parametrize(
+    ("kind", "good", "bad", "key"),
+    [
+        ("EndpointSlice", slice_of("web-1"), slice_of("web-1") | {"endpoints": "nine"}, "shop/slice/web-1"),
+        ("Service", objects.service("web"), objects.service("web") | {"spec": 7}, "shop/service/web"),
+    ],
+)
+def test_what_can_be_read_again_is_told_though_it_did_not_change(kind: Kind, good: Any, bad: Any, key: str) -> None:
+    world = settled()
+    world.put(kind, bad)
+    assert (list(world.state.rejected), world.touched()) == ([key], [])
+    world.put(kind, good)
+    assert (world.state.rejected, world.touched()) == ({}, [key])
+    world.put(kind, bad, good)
+    assert (world.state.rejected, world.touched()) == ({}, [key])
 
 
 def test_a_list_that_begins_again_forgets_what_it_said() -> None:

@@ -65,6 +65,49 @@ def test_anything_else_is_no_empty_list(body: bytes) -> None:
         wire.read_page(body, "Service")
 
 
+HALVES = [
+    (rb"\ud800", "\ufffd"),
+    (rb"\uDC00x", "\ufffdx"),
+    (rb"\ud800\ud800\udc00", "\ufffd\U00010000"),
+    (rb"\udc00\ud800", "\ufffd\ufffd"),
+    (rb"\\\ud800", "\\\ufffd"),
+    (rb"\ud800 \\ud800\udc00", "\ufffd \\ud800\ufffd"),
+    (rb"\ud800 \ud83d\ude00 \\ud800", "\ufffd \U0001f600 \\ud800"),
+]
+
+
+@pytest.mark.parametrize(("text", "read"), HALVES)
+def test_half_a_surrogate_pair_costs_neither_its_neighbours_nor_its_object(text: bytes, read: str) -> None:
+    made = b'{"metadata":{"name":"b","namespace":"shop","annotations":{"note":"%s"}}}' % text
+    body = page(items=[1, "HERE", 3]).replace(b'"HERE"', made)
+    items = wire.read_page(body, "Service").items
+    assert [bytes(items[0]), bytes(items[2])] == [b"1", b"3"]
+    assert wire.read_service(items[1]).metadata.annotations == {"note": read}
+    event = wire.read_event(b'{"type":"ADDED","object":%s}' % made, "Service")
+    assert wire.read_service(event.object).metadata.annotations == {"note": read}
+
+
+def test_what_can_be_decoded_is_not_looked_at_for_surrogates(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "_SURROGATE", None)
+    made = objects.service("web", annotations={"note": "\U0001f600 \\ud800"})
+    (item,) = wire.read_page(page(items=[made]), "Service").items
+    assert wire.read_service(item).metadata.annotations == {"note": "\U0001f600 \\ud800"}
+
+
+def test_a_run_of_backslashes_takes_no_longer_than_its_length() -> None:
+    with pytest.raises(TransientError):
+        wire.read_page(b'{"x":"' + b"\\" * 2_000_000 + b"x", "Service")
+
+
+@given(st.lists(st.sampled_from(["\ud800", "\udbff", "\udc00", "\udfff", "\\", "u", '"', "d800", "a"]), max_size=20))
+def test_any_text_is_read_as_another_reader_would_with_halves_replaced(parts: list[str]) -> None:
+    text = "".join(parts)
+    body = page(items=[{"metadata": {"name": "b", "annotations": {"note": text}}}])
+    (item,) = wire.read_page(body, "Service").items
+    expected = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    assert wire.read_service(item).metadata.annotations == {"note": expected}
+
+
 @pytest.mark.parametrize("line", [b"{}", b'{"type":"ADDED"}', b'{"type":"NEW","object":{}}', b"x", b'{"type":"ADDED","object":'])
 def test_a_line_that_is_no_event_is_unknown(line: bytes) -> None:
     with pytest.raises(TransientError):

@@ -100,6 +100,15 @@ class TestRejections:
         "an instance of that id": group("shop/b", "bad"),
     }
 
+    def test_a_rejection_belongs_to_the_group_before_it(self) -> None:
+        bench = Bench()
+        a, b = group("shop/a", "a1"), group("shop/b", "b1")
+        bench.hear(listing(a, b), (a, Rejected("bad-a", "broken"), b, Rejected("bad-b", "broken")))
+        bench.hear(a)
+        assert bench.status.rejected == {"bad-b": "broken"}
+        bench.hear(b)
+        assert bench.status.rejected == {}
+
     def test_each_rejection_is_a_line_once_and_so_is_its_end(self, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.INFO)
         bench = Bench()

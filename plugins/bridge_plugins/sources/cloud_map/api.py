@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -19,6 +19,8 @@ READ_TIMEOUT = 4.0
 MAX_PAGES = 1000
 
 _BODY = "EnvbridgeBody"
+_JSON = ("application/x-amz-json", "application/json")
+_REQUEST_ID = "x-amzn-requestid"
 
 T = TypeVar("T")
 
@@ -74,7 +76,9 @@ class Api:
             MaxResults=mapping.MAX_RESULTS,
             **_names(service),
         )
-        objects, _ = _read("DiscoverInstances", lambda: mapping.page(answer, "Instances"))
+        objects, token = _read("DiscoverInstances", lambda: mapping.page(answer, "Instances"))
+        if token is not None:  # it has no pages, so nobody can ask for the rest
+            raise TransientError("DiscoverInstances: the answer says that there is more")
         number = answer.get("InstancesRevision")
         return mapping.read_instances(objects, service, self.region), number if type(number) is int else None
 
@@ -179,11 +183,15 @@ def _names(service: Service) -> dict[str, str]:
 def _call(operation: str, call: Callable[..., Any], **arguments: Any) -> dict[str, Any]:
     """One call's answer, decoded and untyped."""
     try:
-        body = call(**arguments)[_BODY]
+        response = call(**arguments)
+        body, metadata = response[_BODY], response["ResponseMetadata"]
+        doubt = _doubt(metadata["HTTPStatusCode"], metadata["HTTPHeaders"], len(body))
     except (BotoCoreError, ClientError) as error:
         raise from_sdk(operation, error) from None
     except (AttributeError, KeyError, TypeError, ValueError) as error:  # its parser, on an error that has no error's shape
         raise TransientError(f"{operation}: the answer cannot be read ({type(error).__name__})") from None
+    if doubt is not None:
+        raise TransientError(f"{operation}: {doubt}")
     try:
         answer = json.loads(body)
     except (ValueError, RecursionError):
@@ -191,6 +199,22 @@ def _call(operation: str, call: Callable[..., Any], **arguments: Any) -> dict[st
     if not isinstance(answer, dict):
         raise TransientError(f"{operation}: the answer is {mapping.show(answer)}, no object")
     return answer
+
+
+def _doubt(status: int, headers: Mapping[str, str], size: int) -> str | None:
+    """Why a successful answer may not be Cloud Map's, or not all of it; None where nothing speaks against it.
+
+    Proxies and captive portals answer too. Cloud Map's answers are ``application/x-amz-json-1.1``; an emulator (moto) may call
+    its own ``text/html``, and yet gives each a request id as AWS does.
+    """
+    if status != 200:
+        return f"the answer is a {status}, no 200"
+    kind, length = headers.get("content-type", ""), headers.get("content-length", "")
+    if not kind.strip().lower().startswith(_JSON) and _REQUEST_ID not in headers:
+        return f"the answer is {mapping.show(kind)}, no JSON"
+    if length.isascii() and length.isdigit() and int(length[:20]) != size:
+        return f"the answer has {size} of {length[:20]} bytes"
+    return None
 
 
 def _read(operation: str, read: Callable[[], T]) -> T:

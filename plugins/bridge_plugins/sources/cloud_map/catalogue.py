@@ -20,6 +20,7 @@ class Catalogue(Struct, frozen=True):
 
     services: by group key. failed: namespace key -> why its services could not be listed.
     rejected: namespace key -> group key or place -> why a service could not be read. broken: the same, of namespaces.
+    unsure: namespace key, or "" for all -> why there may be services in it of which nothing is known.
     absent: names to watch that no namespace has.
     complete: keys of the namespaces whose list carries absence. all_told: whether the list of namespaces does.
     """
@@ -28,6 +29,7 @@ class Catalogue(Struct, frozen=True):
     failed: dict[str, SourceError] = {}
     rejected: dict[str, dict[str, str]] = {}
     broken: dict[str, str] = {}
+    unsure: dict[str, str] = {}
     absent: frozenset[str] = frozenset()
     complete: frozenset[str] = frozenset()
     listed: frozenset[str] = frozenset()
@@ -76,7 +78,7 @@ def combine(
     services: dict[str, Service] = {}
     failed: dict[str, SourceError] = {}
     rejected: dict[str, dict[str, str]] = {}
-    unsure: set[str] = set()
+    unsure: dict[str, str] = {"": f"ListNamespaces: {found.unidentified}"} if found.unidentified else {}
     for namespace, answer in zip(chosen, answers, strict=True):
         if isinstance(answer, SourceError):
             failed[namespace.key] = answer
@@ -85,7 +87,7 @@ def combine(
         if answer.broken:
             rejected.setdefault(namespace.key, {}).update(answer.broken)
         if answer.unidentified:
-            unsure.add(namespace.key)
+            unsure[namespace.key] = f"ListServices: {answer.unidentified}"
     listed = frozenset(namespace.key for namespace in chosen)
     names = {name for namespace in chosen for name in (namespace.name, namespace.http_name)}
     # Of namespaces that are not to be watched, what is wrong does not matter.
@@ -95,8 +97,9 @@ def combine(
         failed=failed,
         rejected=rejected,
         broken=broken,
+        unsure=unsure,
         absent=frozenset(watched) - names - broken.keys(),
-        complete=listed - failed.keys() - unsure,
+        complete=listed - failed.keys() - unsure.keys(),
         listed=listed,
         all_told=not found.unidentified,
     )

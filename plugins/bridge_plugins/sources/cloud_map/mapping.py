@@ -66,14 +66,14 @@ class Service(NamedTuple):
 class Found(NamedTuple):
     """What a list answer has.
 
-    broken: place or group key -> why an object in it could not be read. unidentified: for one of them it cannot be told
-        which it is, so that the list says of nothing that it is not there.
+    broken: place or group key -> why an object in it could not be read. unidentified: why it cannot be told of one of them
+        which it is, so that the list says of nothing that it is not there; None where each can be told.
     """
 
     namespaces: tuple[Namespace, ...]
     services: tuple[Service, ...]
     broken: dict[str, str]
-    unidentified: bool
+    unidentified: str | None
 
 
 class Discovered(NamedTuple):
@@ -121,7 +121,7 @@ def read_namespaces(objects: list[Any]) -> Found:
     """The namespaces of ListNamespaces. DNS namespaces may come without an HttpName: then it is their name."""
     namespaces: list[Namespace] = []
     broken: dict[str, str] = {}
-    unidentified = False
+    unidentified: str | None = None
     for position, value in enumerate(objects):
         place = None
         try:
@@ -133,7 +133,8 @@ def read_namespaces(objects: list[Any]) -> Found:
             namespaces.append(Namespace(id_, name, http if isinstance(http, str) and http else name))
         except MalformedError as error:
             broken[place or f"Namespaces[{position}]"] = str(error)
-            unidentified = unidentified or place is None
+            if place is None:
+                unidentified = unidentified or f"Namespaces[{position}]: {error}"
     return Found(tuple(namespaces), (), broken, unidentified)
 
 
@@ -141,7 +142,7 @@ def read_services(objects: list[Any], namespace: Namespace) -> Found:
     """The services of ListServices that are of ``namespace``; a backend that ignores the filter names another's."""
     services: list[Service] = []
     broken: dict[str, str] = {}
-    unidentified = False
+    unidentified: str | None = None
     for position, value in enumerate(objects):
         place = None
         try:
@@ -154,7 +155,8 @@ def read_services(objects: list[Any], namespace: Namespace) -> Found:
             services.append(Service(sys.intern(id_), sys.intern(_name(entry, "Name")), namespace, checked))
         except MalformedError as error:
             broken[place or f"{namespace.key}/Services[{position}]"] = str(error)
-            unidentified = unidentified or place is None
+            if place is None:
+                unidentified = unidentified or f"Services[{position}]: {error}"
     return Found((), tuple(services), broken, unidentified)
 
 

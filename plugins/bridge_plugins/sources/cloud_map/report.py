@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from bridge.errors import SourceError, TransientError
-from bridge.model import Confirmed, InstanceGroup, Listing, SourceEvent
+from bridge.model import Confirmed, InstanceGroup, Listing, SourceEvent, covers
 from bridge_plugins.sources.cloud_map.looks import Watched
 from bridge_plugins.sources.cloud_map.mapping import MAX_RESULTS
 
@@ -15,7 +15,9 @@ HUNG = 2.0
 
 
 class Problem(NamedTuple):
-    """What is wrong with a namespace's list of services: why it could not be told, and what of it could not be read."""
+    """What is wrong with a namespace's list of services, or that of namespaces: why not all of it is known, and what of it
+    could not be read.
+    """
 
     error: SourceError | None
     rejected: Mapping[str, str]
@@ -54,6 +56,12 @@ def listing(scope: str, services: Iterable[Watched], problems: Mapping[str, Prob
             unknown[key] = error
         watched.told, watched.fresh, watched.error_told = current, None, error is not None
     return Listing(scope, tuple(groups), tuple(unchanged), unknown, rejected)
+
+
+def exact(told: Listing, services: Iterable[Watched]) -> tuple[Listing, ...]:
+    """A listing, and again each group that it shows in a part it calls unknown: what such a group lacks is not there."""
+    shown = {group.key for group in told.groups if any(key != group.key and covers(key, group.key) for key in told.unknown)}
+    return told, *(listing(each.service.key, (each,), {}, whole=True) for each in services if each.service.key in shown)
 
 
 def event(watched: Watched, now: float) -> SourceEvent | None:

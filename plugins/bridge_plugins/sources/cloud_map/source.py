@@ -102,14 +102,16 @@ class CloudMapSource:
         except SourceError as error:
             self._read_error = error
             self._read_at = now + (error.retry_after or 0.0)
-            self._problems = {key: Problem(error, self._problem(key).rejected) for key in self._parts()}
+            parts = self._parts() | ({""} & self._problems.keys())
+            self._problems = {key: Problem(error, self._problem(key).rejected) for key in parts}
             return False
         self._read_error = None
         self._catalogue = catalogue
         self._note_services(catalogue)
         self._note_problems(catalogue)
         waits = [error.retry_after or 0.0 for error in catalogue.failed.values()]
-        again = bool(waits) or not self._services or any(0 < w.missing < CONFIRMATIONS for w in self._services.values())
+        again = bool(waits or catalogue.unsure) or not self._services
+        again = again or any(0 < w.missing < CONFIRMATIONS for w in self._services.values())
         again = again or any(count < CONFIRMATIONS for count in self._absent.values())
         self._read_at = now + (max(waits, default=0.0) if again else CATALOGUE_EVERY)
         return True
@@ -128,6 +130,8 @@ class CloudMapSource:
             self._absent = Counter({name: self._absent[name] + 1 for name in catalogue.absent})
         problems = {key: Problem(None, rejected) for key, rejected in catalogue.rejected.items()}
         problems |= {place: Problem(None, {place: reason}) for place, reason in catalogue.broken.items()}
+        for key, why in catalogue.unsure.items():
+            problems[key] = Problem(TransientError(why), catalogue.rejected.get(key, {}))
         problems |= {key: Problem(error, self._problem(key).rejected) for key, error in catalogue.failed.items()}
         for name in catalogue.absent:
             if self._absent[name] < CONFIRMATIONS:
@@ -154,7 +158,8 @@ class CloudMapSource:
             if self._told:
                 return self._changes(lost)
             self._told, self._problems_told = True, self._problems
-            return report.listing("", self._services.values(), self._problems, whole=True)
+            told = report.listing("", self._services.values(), self._problems, whole=True)
+            return _one_or_all(report.exact(told, self._services.values()))
         finally:
             self._seek_the_missing()
             for watched in self._services.values():
@@ -187,9 +192,13 @@ class CloudMapSource:
         }
         self._problems_told = self._problems
         events: list[SourceEvent] = [report.gone(watched) for watched in lost]
+        if "" in parts or "" in self._problems:  # each time: what is told of parts would count as an answer of the whole
+            told_of_all = report.listing("", self._services.values(), self._problems)
+            return _one_or_all((*events, *report.exact(told_of_all, self._services.values())))
         for key in sorted(parts):
             inside = [watched for watched in self._services.values() if watched.service.namespace.key == key]
-            events.append(report.listing(key, inside, {key: self._problem(key)} if key in self._problems else {}))
+            problems = {key: self._problem(key)} if key in self._problems else {}
+            events += report.exact(report.listing(key, inside, problems), inside)
         told = [report.event(watched, now) for watched in self._services.values() if watched.service.namespace.key not in parts]
         if not events and not self._problems and told and all(isinstance(event, Confirmed) for event in told):
             return Confirmed("")
@@ -204,6 +213,10 @@ class CloudMapSource:
 
 def _is_gone(watched: Watched) -> bool:
     return watched.missing >= CONFIRMATIONS and (watched.superseded or isinstance(watched.error, NotThereError))
+
+
+def _one_or_all(events: tuple[SourceEvent, ...]) -> Observation:
+    return events if len(events) > 1 else events[0]
 
 
 def _first(errors: Sequence[SourceError]) -> SourceError | None:

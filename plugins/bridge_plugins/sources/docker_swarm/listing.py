@@ -43,7 +43,8 @@ class Memos(Struct, frozen=True):
 class Snapshot(Struct, frozen=True):
     """What the managers show.
 
-    tasks: of containers, by service id, in order of their ids. broken_tasks: why, by id.
+    tasks: of containers, by service id, in order of their ids. broken_tasks: why, by id. broken_networks: the same, by a key
+    that is no group's; what needs one of them is rejected as well.
     unknown: key prefix -> why what is under it could not be told.
     """
 
@@ -51,6 +52,7 @@ class Snapshot(Struct, frozen=True):
     broken_services: dict[str, str]
     tasks: dict[str, tuple[wire.Task, ...]]
     broken_tasks: dict[str, str]
+    broken_networks: dict[str, str]
     cluster: Cluster
     unknown: dict[str, SourceError]
     memos: Memos
@@ -111,10 +113,16 @@ def read_snapshot(bodies: Bodies, memos: Memos, settings: Settings) -> Snapshot:
         broken_services=services.broken,
         tasks={id_: tuple(listed) for id_, listed in own.items()},
         broken_tasks=tasks.broken,
+        broken_networks=_broken_networks(networks),
         cluster=cluster_facts(nodes, networks, settings.label_prefix),
         unknown=unknown,
         memos=Memos(services.memo, tasks.memo, nodes.memo, networks.memo),
     )
+
+
+def _broken_networks(networks: wire.Items[wire.Network]) -> dict[str, str]:
+    named = {f"networks/{id_}": reason for id_, reason in networks.broken.items()}
+    return named | {f"networks/[{position}]": reason for position, (reason, _) in enumerate(networks.nameless)}
 
 
 def missing_services(snapshot: Snapshot, state: State) -> list[str]:
@@ -135,7 +143,7 @@ def compare(
     gone: list[str] = []
     told: dict[str, Told] = {}
     unknown = dict(snapshot.unknown)
-    rejected = snapshot.broken_services | snapshot.broken_tasks
+    rejected = snapshot.broken_services | snapshot.broken_tasks | snapshot.broken_networks
     complaints: dict[str, tuple[str, ...]] = {}
     same_cluster = snapshot.cluster == state.cluster
     for id_, service in snapshot.services.items():

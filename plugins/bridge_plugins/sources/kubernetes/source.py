@@ -81,6 +81,7 @@ class KubernetesSource:
                         await _take(state, pace, kind, event)
                     unheard.discard(kind)
                     heard_any = True
+                    rejected = tuple(Rejected(key, reason) for key, reason in state.rejected.items())
                     events, inputs = await self._render(state)
                     if not unheard:
                         # Each kind was heard of since: only then is the whole scope known to be as it was said.
@@ -93,6 +94,8 @@ class KubernetesSource:
                             else:
                                 yielded[key] = made_from
                         yield tuple(events)
+                    if rejected:  # on their own: in one observation with groups they would be taken for parts of those
+                        yield rejected
                     if state.unknown:
                         raise TransientError(f"watch: {next(iter(state.unknown.values()))}")
             except ExpiredError as error:
@@ -146,7 +149,7 @@ class KubernetesSource:
 
     async def _render(self, state: ScopeState) -> tuple[list[SourceEvent], dict[str, Input | None]]:
         """What is to be said about each touched group, and what it was rendered from."""
-        events: list[SourceEvent] = [Rejected(key, reason) for key, reason in state.rejected.items()]
+        events: list[SourceEvent] = []
         inputs: dict[str, Input | None] = {}
         pace = Pace()
         for key in state.dirty:

@@ -72,6 +72,8 @@ class ScopeState:
     publish: the mode of Services that name none. nodes: whether Nodes are followed. before: the state of the listing
     before; its slices need no decoding where their bytes are the same, and stand in for what cannot be read now.
     complain: told once per Service what on it is not understood.
+
+    A Node holds no group: one that cannot be read is rejected under a key of its own, and what was known of it counts on.
     """
 
     def __init__(
@@ -99,6 +101,9 @@ class ScopeState:
         self.services: dict[str, Service] = {}
         self.policies: dict[str, Policy] = {}
         self.nodes: dict[str, NodeFacts] = {}
+        # Keys of what cannot be read, also after it was told; why, by name of the Node, by "" where it has none.
+        self._broken: set[str] = set()
+        self._broken_nodes: dict[str, str] = {}
         self._members: dict[str, set[str]] = {}
         self._places: bytes | None = None
         self._fresh = _FRESH
@@ -107,13 +112,15 @@ class ScopeState:
         """Take in an object that is there. One that cannot be read is noted in ``rejected`` or ``unknown``."""
         try:
             if kind == "EndpointSlice":
-                self._put_slice(raw)
+                key = self._put_slice(raw)
             elif kind == "Service":
-                self._put_service(raw)
+                key = self._put_service(raw)
             else:
-                self._put_node(raw)
+                key = self._put_node(raw)
         except BrokenError as broken:
             self._reject(kind, broken)
+        else:
+            self._accept(key)
 
     def drop(self, kind: Kind, raw: Raw) -> None:
         """Take out an object that is gone; only its name has to be readable."""
@@ -125,29 +132,37 @@ class ScopeState:
             self._reject(kind, broken)
             return
         if kind == "EndpointSlice":
-            self._forget_slice(slice_key(namespace, name))
+            key = slice_key(namespace, name)
+            self._forget_slice(key)
         elif kind == "Service":
-            self._forget_service(service_key(namespace, name))
+            key = service_key(namespace, name)
+            self._forget_service(key)
         else:
+            key = self._node_key(name)
+            self._broken_nodes.pop(name, None)
             self._set_node(name, None)
+        self._accept(key)
 
     def restart(self, kind: Kind) -> None:
         """Forget what was put in of a kind: its list begins again."""
         self.unknown.pop(kind, None)
         if kind == "Node":
-            self.nodes, self._places = {}, None
+            self.nodes, self._places, self._broken_nodes = {}, None, {}
         elif kind == "Service":
             self.services, self.policies = {}, {}
         else:
             self.slices, self._members = {}, {}
-        own = {"EndpointSlice": "/slice/", "Service": "/service/"}.get(kind)
-        if own:
-            self.rejected = {key: reason for key, reason in self.rejected.items() if own not in key}
+        place = {"EndpointSlice": "/slice/", "Service": "/service/", "Node": f"/{self._node_key()}/"}[kind]
+        self.rejected = {key: reason for key, reason in self.rejected.items() if place not in f"/{key}/"}
+        self._broken = set(self.rejected)
 
     def settle(self) -> None:
         """End the listing: what could not be read stays as it was, and everything is to be rendered."""
         for key in self.rejected:
             self._adopt(key)
+        if "" in self._broken_nodes and self._before is not None:  # it may be any of those that are missing
+            for name in self._before.nodes.keys() - self.nodes.keys():
+                self._set_node(name, self._before.nodes[name])
         self._before = None
         self._known = {}
         self.dirty = {key: None for key in (*self.services, *self.slices) if key not in self.rejected}
@@ -170,8 +185,8 @@ class ScopeState:
             rejections: list[SourceEvent] = [Rejected(own_id, reason) for own_id, reason in mapped.rejected.items()]
             return [mapped.group, *rejections], None if rejections else self.input(key)
         if key in self.services:
-            group = self._service_group(key)
-            return [group], (group,)
+            group, missing = self._service_group(key), self._missing_nodes(key)
+            return [group, *missing], None if missing else (group,)
         return [Gone(key)], None
 
     def input(self, key: str) -> Input | None:
@@ -190,11 +205,11 @@ class ScopeState:
             unknown[self.scope] = TransientError(next(iter(self.unknown.values())))
         return Listing(self.scope, tuple(groups), tuple(unchanged), unknown=unknown, rejected={**self.rejected, **rejected})
 
-    def _put_slice(self, raw: Raw) -> None:
+    def _put_slice(self, raw: Raw) -> str:
         digest = (hash(bytes(raw)), len(memoryview(raw)))
         if (known := self._known.get(digest)) is not None:
             self._keep_slice(known)
-            return
+            return known.key
         item = wire.read_slice(raw)
         name = item.metadata.name
         namespace = self._namespace(item.metadata.namespace, name)
@@ -214,6 +229,7 @@ class ScopeState:
             owner = ServiceName(intern(namespace), intern(labels.service))
             self._fresh -= 1
             self._keep_slice(SliceRecord(key, owner, digest, packed, fresh=content if self._fresh > 0 else None))
+        return key
 
     def _keep_slice(self, record: SliceRecord) -> None:
         key = record.key
@@ -245,7 +261,7 @@ class ScopeState:
             self._members.pop(owner, None)
         self._touch_service(owner)
 
-    def _put_service(self, raw: Raw) -> None:
+    def _put_service(self, raw: Raw) -> str:
         item = wire.read_service(raw)
         metadata = item.metadata
         metadata.namespace = self._namespace(metadata.namespace, metadata.name)
@@ -254,19 +270,20 @@ class ScopeState:
             self._count("services_own")
             if key in self.services:
                 self._forget_service(key)
-            return
+            return key
         policy, complaints = service_policy(item, self._publish)
         metadata.labels = metadata.annotations = None  # read into the policy; they can be large
         for complaint in complaints:
             self._complain(key, complaint)
         old, old_policy = self.services.get(key), self.policies.get(key, self._default)
         if old == item and old_policy == policy:
-            return
+            return key
         self.services[key], self.policies[key] = item, policy
         if old is None or (old_policy.publish, policy.publish) != ("pod", "pod") or item.spec != old.spec:
             self.dirty[key] = None
         if policy != old_policy:
             self.dirty.update(dict.fromkeys(self._members.get(key, ())))
+        return key
 
     def _forget_service(self, key: str) -> None:
         self.services.pop(key, None)
@@ -278,11 +295,14 @@ class ScopeState:
         if key in self.services and self.policies[key].publish != "pod":
             self.dirty[key] = None
 
-    def _put_node(self, raw: Raw) -> None:
+    def _put_node(self, raw: Raw) -> str:
         item = wire.read_node(raw)
-        if not wire.is_name(item.metadata.name):
+        name = intern(item.metadata.name)
+        if not wire.is_name(name):
             raise BrokenError("a Node without a usable name")
-        self._set_node(intern(item.metadata.name), node_facts(item))
+        self._broken_nodes.pop(name, None)
+        self._set_node(name, node_facts(item))
+        return self._node_key(name)
 
     def _set_node(self, name: str, facts: NodeFacts | None) -> None:
         old = self.nodes.get(name)
@@ -309,19 +329,43 @@ class ScopeState:
             self._complain(key, "publish: node-port needs `nodes: true`; shown without instances")
         return group_from_service(key, service, policy, ready_on, self.nodes)
 
+    def _missing_nodes(self, key: str) -> list[SourceEvent]:
+        """What a Service's group may lack because of Nodes that cannot be read, and of which nothing is known."""
+        service = self.services[key]
+        if self.policies[key].publish != "node-port":
+            return []
+        prefix = f"{service.metadata.namespace}/{service.metadata.name}"
+        return [
+            Rejected(f"{prefix}/{name}" if name else f"{key}/Node", f"Node {name}".rstrip() + f": {reason}")
+            for name, reason in self._broken_nodes.items()
+            if name not in self.nodes
+        ]
+
+    def _node_key(self, name: str = "") -> str:
+        """What a Node is rejected under; without ``name``, those without one. No namespace has capitals: it is no group's."""
+        return "/".join(part for part in (self.scope, "Node", name) if part)
+
     def _namespace(self, namespace: str, name: str) -> str:
         if not wire.is_name(name) or not wire.is_name(namespace) or (self.scope and namespace != self.scope):
             raise BrokenError("an object without a usable name, or of another namespace")
         return intern(namespace)
 
+    def _accept(self, key: str) -> None:
+        """Note that the object of a key can be read, or is gone. Where it could not be read, that is told."""
+        if key in self._broken:
+            self._broken.discard(key)
+            self.rejected.pop(key, None)
+            self.dirty[key] = None
+
     def _reject(self, kind: Kind, broken: BrokenError) -> None:
-        if broken.name is None:
+        if kind == "Node":
+            name = broken.name or ""
+            self._broken_nodes[name] = broken.reason
+            self._note_broken(self._node_key(name), f"Node {name}".rstrip() + f": {broken.reason}")
+            if self._before is not None and name in self._before.nodes and name not in self.nodes:
+                self._set_node(name, self._before.nodes[name])
+        elif broken.name is None:
             self.unknown[kind] = f"{kind}: {broken.reason}"
-        elif kind == "Node":
-            # Its place and addresses may be part of any group: whatever lacks them now is kept.
-            self.unknown[kind] = f"Node {broken.name}: {broken.reason}"
-            if self._before is not None and broken.name in self._before.nodes:
-                self._set_node(broken.name, self._before.nodes[broken.name])
         else:
             try:
                 namespace = self._namespace(broken.namespace, broken.name)
@@ -329,7 +373,11 @@ class ScopeState:
                 self.unknown[kind] = f"{kind}: {worse.reason}"
                 return
             key = (slice_key if kind == "EndpointSlice" else service_key)(namespace, broken.name)
-            self.rejected[key] = f"{kind} {namespace}/{broken.name}: {broken.reason}"
+            self._note_broken(key, f"{kind} {namespace}/{broken.name}: {broken.reason}")
+
+    def _note_broken(self, key: str, reason: str) -> None:
+        self._broken.add(key)
+        self.rejected[key] = reason
 
     def _adopt(self, key: str) -> None:
         before = self._before

@@ -6,6 +6,7 @@ so that a broken one costs only itself.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
@@ -23,6 +24,11 @@ AddressType = Literal["IPv4", "IPv6", "FQDN"]
 Protocol = Literal["TCP", "UDP", "SCTP"]
 _MALFORMED = (msgspec.MsgspecError, RecursionError, UnicodeDecodeError)
 _LONGEST_NAME = 255
+# The escape of a surrogate, with the one of its second half where that follows; an even run of backslashes escapes itself.
+_SURROGATE = re.compile(
+    rb"(?<!\\)(\\++)u(?:[dD][89abAB][0-9a-fA-F]{2}(\\u[dD][c-fC-F][0-9a-fA-F]{2})?|[dD][c-fC-F][0-9a-fA-F]{2})"
+)
+_REPLACEMENT = rb"\ufffd"
 
 
 class BrokenError(Exception):
@@ -299,7 +305,7 @@ _EVENT_TYPES = frozenset({"ADDED", "MODIFIED", "DELETED", "BOOKMARK", "ERROR"})
 def read_page(body: bytes, kind: str) -> Page:
     """The page of a list of ``kind``. Raises TransientError for anything else: truncated, HTML, another kind."""
     try:
-        page = _PAGE.decode(body)
+        page = _decode(_PAGE, body)
     except _MALFORMED as error:
         raise TransientError(f"list of {kind}: the answer cannot be read: {error}") from error
     if page.kind != f"{kind}List":
@@ -312,7 +318,7 @@ def read_page(body: bytes, kind: str) -> Page:
 def read_event(line: bytes, kind: str) -> Event:
     """One line of a watch. Raises TransientError where it is none."""
     try:
-        event = _EVENT.decode(line)
+        event = _decode(_EVENT, line)
     except _MALFORMED as error:
         raise TransientError(f"watch of {kind}: a line cannot be read: {error}") from error
     if event.type not in _EVENT_TYPES:
@@ -376,6 +382,27 @@ def is_name(text: str | None) -> bool:
     if not text or "/" in text or not text.isprintable():
         return False
     return len(text) <= _LONGEST_NAME and (text.isascii() or len(text.encode()) <= _LONGEST_NAME)
+
+
+def _decode(decoder: msgspec.json.Decoder[T], text: bytes) -> T:
+    """What a page or a line says. Half a surrogate pair in one of its objects does not cost the others: it reads as U+FFFD.
+
+    Raises what the decoder raises.
+    """
+    try:
+        return decoder.decode(text)
+    except _MALFORMED:
+        whole = _SURROGATE.sub(_without_half, text)
+        if whole == text:
+            raise
+        return decoder.decode(whole)
+
+
+def _without_half(found: re.Match[bytes]) -> bytes:
+    backslashes, second = found[1], found[2]
+    if len(backslashes) % 2:  # an escape, of a whole pair or of half of one
+        return found[0] if second else backslashes[:-1] + _REPLACEMENT
+    return found[0].removesuffix(second) + _REPLACEMENT if second else found[0]
 
 
 def _read_endpoint_by_endpoint(raw: Raw) -> EndpointSlice:
