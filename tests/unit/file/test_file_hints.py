@@ -90,7 +90,7 @@ async def test_a_rename_into_place_needs_no_stillness(tmp_path: Path) -> None:
         before = len(follower.hints)
         replace(file, document(2))
         await follower.until(lambda: follower.ids == {"w2"})
-        assert follower.hints[before:] == [0.0]
+        assert follower.hints[before:][-1] == 0.0  # what comes before it may still be of the first writing
 
 
 async def test_a_slow_writer_is_waited_for(tmp_path: Path) -> None:
