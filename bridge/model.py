@@ -37,6 +37,10 @@ class Origin(NamedTuple):
     source: str
 
 
+NOWHERE = Origin("", "")
+"""The origin of an instance as long as nobody stamped it."""
+
+
 class Port(Struct, frozen=True, gc=False):
     """A port of an endpoint. ``name`` is None where the backend gives none; ``protocol`` is TCP, UDP or SCTP."""
 
@@ -50,8 +54,9 @@ class ServiceInstance(Struct, frozen=True, gc=False, kw_only=True):
     """One instance of one service, as every surface shows it.
 
     The field order is the order of the JSON document. Plugins leave ``environment`` and ``source`` empty (ingest
-    stamps them) and ``state`` alone (the lifecycle decides it). ``id`` is unique in its source and contains the
-    service it was seen in, by the source's own names. ``addresses`` are textual IPs; ``weight`` is >= 0.
+    stamps them), or as their context has them (which spares a copy), and ``state`` alone (the lifecycle decides it).
+    ``id`` is unique in its source and contains the service it was seen in, by the source's own names. ``addresses``
+    are textual IPs; ``weight`` is >= 0.
     """
 
     environment: str = ""

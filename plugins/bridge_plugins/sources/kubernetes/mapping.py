@@ -12,7 +12,7 @@ from sys import intern
 from msgspec import Struct
 from msgspec.structs import replace
 
-from bridge.model import Health, InstanceGroup, Lifecycle, Port, ServiceInstance, ServiceName
+from bridge.model import NOWHERE, Health, InstanceGroup, Lifecycle, Origin, Port, ServiceInstance, ServiceName
 
 from .checks import endpoint_fault, is_domain, is_ip
 from .policy import Policy
@@ -89,16 +89,24 @@ def node_facts(node: Node) -> NodeFacts:
 
 
 def group_from_slice(
-    key: str, name: ServiceName, content: SliceContent, policy: Policy, nodes: Mapping[str, NodeFacts]
+    key: str,
+    name: ServiceName,
+    content: SliceContent,
+    policy: Policy,
+    nodes: Mapping[str, NodeFacts],
+    origin: Origin = NOWHERE,
 ) -> SliceGroup:
     """The group of one EndpointSlice of the service ``name``: an instance per endpoint, at the slice's ports.
 
     nodes: by name; gives the region, and the zone where the endpoint has none.
+    origin: stamped on each, which spares the core a copy of it.
     """
     ports, unresolved = _slice_ports(content.ports, policy)
     by_name, broken = content.address_type == "FQDN", content.broken or {}
     prefix = f"{name.namespace}/{name.name}/"
     common = ServiceInstance(
+        environment=origin.environment,
+        source=origin.source,
         id="",
         namespace=name.namespace,
         service=name.name,

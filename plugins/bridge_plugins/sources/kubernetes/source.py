@@ -10,7 +10,7 @@ from functools import partial
 
 from bridge.contracts import PluginContext
 from bridge.errors import TransientError
-from bridge.model import Confirmed, InstanceGroup, Listing, Observation, Rejected, SourceEvent
+from bridge.model import Confirmed, InstanceGroup, Listing, Observation, Origin, Rejected, SourceEvent
 
 from .feed import Deadlines, ExpiredError, Feed
 from .policy import Publish
@@ -114,6 +114,7 @@ class KubernetesSource:
             count=self._ctx.count,
             complain=self._complain,
             before=self._states.get(scope),
+            origin=Origin(self._ctx.environment, self._ctx.name),
         )
         pace = Pace()
         for feed in feeds:

@@ -16,7 +16,7 @@ from msgspec import Raw, Struct
 
 from bridge.contracts import Count
 from bridge.errors import SourceError, TransientError
-from bridge.model import Gone, InstanceGroup, Listing, Rejected, ServiceName, SourceEvent
+from bridge.model import NOWHERE, Gone, InstanceGroup, Listing, Origin, Rejected, ServiceName, SourceEvent
 
 from . import wire
 from .mapping import (
@@ -71,7 +71,7 @@ class ScopeState:
 
     publish: the mode of Services that name none. nodes: whether Nodes are followed. before: the state of the listing
     before; its slices need no decoding where their bytes are the same, and stand in for what cannot be read now.
-    complain: told once per Service what on it is not understood.
+    complain: told once per Service what on it is not understood. origin: stamped on each instance.
 
     A Node holds no group: one that cannot be read is rejected under a key of its own, and what was known of it counts on.
     """
@@ -85,8 +85,10 @@ class ScopeState:
         count: Count,
         complain: Callable[[str, str], None],
         before: ScopeState | None = None,
+        origin: Origin = NOWHERE,
     ) -> None:
         self.scope = scope
+        self._origin = origin
         self.dirty: dict[str, None] = {}
         self.rejected: dict[str, str] = {}
         self.unknown: dict[Kind, str] = {}
@@ -179,7 +181,7 @@ class ScopeState:
             policy = self.policies.get(service_key(*record.name), self._default)
             if policy.publish != "pod":
                 return [InstanceGroup(key, (), (record.name,))], self.input(key)
-            mapped = group_from_slice(key, record.name, record.content(), policy, self.nodes)
+            mapped = group_from_slice(key, record.name, record.content(), policy, self.nodes, self._origin)
             if mapped.unresolved_ports:
                 self._count("ports_unresolved", mapped.unresolved_ports)
             rejections: list[SourceEvent] = [Rejected(own_id, reason) for own_id, reason in mapped.rejected.items()]
