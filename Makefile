@@ -2,8 +2,8 @@
 SHELL := /bin/sh
 PY := .venv/bin/python
 PYTEST := $(PY) -m pytest
-# These wait more than they compute; a file's tests share what they set up.
-PARALLEL := -n 4 --dist loadfile
+# These wait more than they compute.
+PARALLEL := -n 4 --dist worksteal
 
 .DEFAULT_GOAL := help
 .PHONY: help run test test-setup unit bench profile check format schema clean

@@ -28,6 +28,7 @@ class Namespace:
     deadline = 15.0
 
     def __init__(self, moto: Moto, proxy: Proxy, outage: Mode) -> None:
+        self._moto = moto
         self._proxy = proxy
         self._outage = outage
         self._services: dict[ServiceName, str] = {}
@@ -39,6 +40,7 @@ class Namespace:
 
     def close(self) -> None:
         self._client.close()
+        self._moto.reset()  # others of this run share the server
 
     def config(self) -> SourceConfig:
         return CloudMapConfig(

@@ -198,6 +198,7 @@ def test_moto_answers_and_forgets(moto_server: Moto) -> None:
     boto3 = pytest.importorskip("boto3")
     credentials = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": "eu-west-1"}
     client = boto3.client("servicediscovery", endpoint_url=moto_server.url, **credentials)
+    moto_server.reset()
     client.create_http_namespace(Name="shop")
     assert [item["Name"] for item in client.list_namespaces()["Namespaces"]] == ["shop"]
     moto_server.reset()
