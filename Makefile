@@ -24,7 +24,7 @@ test-setup: dev ## install or build what the tests need (etcd, kube-apiserver, d
 	$(PY) -m tests.kit.servers
 
 unit: dev ## run the suites that need no server (unit and contract)
-	$(PYTEST) tests/unit tests/contract $(ARGS)
+	$(PYTEST) tests/unit tests/contract $(PARALLEL) $(ARGS)
 
 bench: dev ## measure against references: table, bench.json, pictures (BENCH="read wait", ARGS="--quick --compare OLD.json")
 	$(PY) -m tests.bench $(ARGS) $(BENCH)
