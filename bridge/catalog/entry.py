@@ -12,39 +12,6 @@ REMEMBERED_FOR = 24 * 3600.0
 """Seconds a service stays known after its last instance, and the last group that stood for it, went."""
 
 
-class _Members:
-    """Instances by origin and id; most that come one after the other have the same origin."""
-
-    __slots__ = ("_all", "_environment", "_members", "_origin", "_source")
-
-    def __init__(self, all_: dict[Origin, dict[str, ServiceInstance]]) -> None:
-        self._all = all_
-        self._environment = self._source = ""
-        self._origin = Origin("", "")
-        self._members: dict[str, ServiceInstance] | None = None
-
-    def put(self, instance: ServiceInstance) -> None:
-        self._select(instance)
-        if self._members is None:
-            self._members = self._all[self._origin] = {}
-        self._members[instance.id] = instance
-
-    def remove(self, instance: ServiceInstance) -> None:
-        self._select(instance)
-        members = self._all[self._origin]
-        del members[instance.id]
-        if not members:
-            del self._all[self._origin]
-            self._members = None
-
-    def _select(self, instance: ServiceInstance) -> None:
-        if instance.environment is self._environment and instance.source is self._source:
-            return
-        self._environment, self._source = instance.environment, instance.source
-        self._origin = Origin(self._environment, self._source)
-        self._members = self._all.get(self._origin)
-
-
 class ServiceEntry:
     """One service. ``index``: when it last changed; ``emptied_at``: wall seconds, per environment whose last record went."""
 
@@ -85,17 +52,26 @@ class ServiceEntry:
                 yield members[id_]
 
     def change(self, pairs: Iterable[tuple[ServiceInstance | None, ServiceInstance | None]]) -> None:
-        """Replace instances by others; either side of a pair may be None."""
-        members = _Members(self.members)
+        """Replace instances by others of the same origin and id; either side of a pair may be None."""
+        origin: Origin | None = None
+        members: dict[str, ServiceInstance] = {}
         counts: dict[tuple[object, ...], list[Any]] = {}
         for before, after in pairs:
+            instance = after if after is not None else before
+            if instance is None:
+                continue
+            if origin is None or instance.environment != origin.environment or instance.source != origin.source:
+                origin = Origin(instance.environment, instance.source)
+                members = self.members.setdefault(origin, {})
             if before is not None:
-                if after is None:
-                    members.remove(before)
                 counts.setdefault((*alike(before), before.state), [before, 0])[1] -= 1
             if after is not None:
-                members.put(after)
+                members[after.id] = after
                 counts.setdefault((*alike(after), after.state), [after, 0])[1] += 1
+            else:
+                del members[instance.id]
+        for emptied in [origin for origin, left in self.members.items() if not left]:
+            del self.members[emptied]
         for instance, step in counts.values():
             if step:
                 self._count(instance, step)

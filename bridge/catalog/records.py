@@ -310,20 +310,18 @@ class SourceRecords:
         if group.services != event.services:
             self._stand(group, event.services, changes)
             changes.groups[event.key] = None
-        shown = dict.fromkeys([instance.id for instance in event.instances])
+        shown = {instance.id: instance for instance in event.instances}
         arrived: list[ServiceInstance] = []
-        for instance in event.instances:
-            record = self.records.get(instance.id)
+        for id_, instance in shown.items():
+            record = self.records.get(id_)
             if record is None:
-                self.records[instance.id] = Record(instance, event.key, wall)
+                self.records[id_] = Record(instance, event.key, wall)
                 arrived.append(instance)
             elif record.instance is not instance or self.held or not record.is_only(event.key) or self._lingering:
-                self._arrive(arrived, changes, now)  # it may be one of them, told twice
-                arrived.clear()
                 self._put_part(event.key, instance, record, changes)
         self._arrive(arrived, changes, now)
         missing = [id_ for id_ in (*group.shown, *group.kept) if id_ not in shown]
-        group.shown, group.kept = shown, dict.fromkeys(missing)
+        group.shown, group.kept = dict.fromkeys(shown), dict.fromkeys(missing)
         return missing
 
     def _arrive(self, instances: Sequence[ServiceInstance], changes: Changes, now: float) -> None:

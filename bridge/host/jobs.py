@@ -12,6 +12,8 @@ from typing import Any
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.interval import IntervalTrigger
 
+from bridge.host.doubts import SHORTEST_REFRESH
+
 
 @dataclass(slots=True)
 class JobResult:
@@ -58,7 +60,7 @@ class Jobs:
                 result.last = f"{type(error).__name__}: {error}"
                 self._logger.exception("job failed", extra={"job": name})
 
-        trigger = IntervalTrigger(seconds=max(seconds, 0.05), jitter=jitter or None, timezone=UTC)
+        trigger = IntervalTrigger(seconds=max(seconds, SHORTEST_REFRESH), jitter=jitter or None, timezone=UTC)
         self._scheduler.add_job(once, trigger, id=name, name=name, replace_existing=True)
 
         def cancel() -> None:

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from ipaddress import ip_address
 from socket import AF_INET, inet_pton
 
-from msgspec.json import Encoder
-
+from bridge.catalog.view import encode_json
 from bridge.model import Port, ServiceInstance
 from bridge.text import UNSAFE
 
@@ -31,7 +30,7 @@ MAX_RECORD = 16 * 1024
 
 PROTOCOLS = frozenset(("TCP", "UDP", "SCTP"))
 _FEW = 4
-_encode = Encoder().encode
+"""Addresses and ports, or labels, of a record that is surely small."""
 
 
 def faults(instances: Sequence[ServiceInstance]) -> dict[int, str]:
@@ -65,7 +64,7 @@ def faults(instances: Sequence[ServiceInstance]) -> dict[int, str]:
 def _all_shown(instances: Sequence[ServiceInstance]) -> bool:
     """Whether every text of them can be shown, as far as that is told at a glance."""
     try:
-        encoded = _encode(instances)
+        encoded = encode_json(instances)
     except UnicodeEncodeError:
         return False
     # JSON escapes control characters, so that ASCII without an escape has none but DEL.
@@ -79,11 +78,8 @@ def _fault(instance: ServiceInstance, shown: bool) -> str | None:
     if len(addresses) > MAX_MANY or len(instance.ports) > MAX_MANY:
         return f"more than {MAX_MANY} addresses or ports"
     for address in addresses:
-        try:
-            inet_pton(AF_INET, address)
-        except (OSError, ValueError):  # ValueError: NUL in it
-            if not _is_address(address):
-                return f"the address {address[:80]!r} is none"
+        if not _is_address(address):
+            return f"the address {address[:80]!r} is none"
     for text in (instance.hostname, instance.region, instance.zone, instance.node):
         if text is not None and (len(text) > MAX_TEXT or not (shown or _is_shown(text))):
             return f"the host name, region, zone or node {text[:80]!r} is too long, or cannot be shown"
@@ -123,13 +119,19 @@ def _is_small(instance: ServiceInstance) -> bool:
 
 def _size_fault(instance: ServiceInstance) -> str | None:
     try:
-        size = len(_encode(instance))
+        size = len(encode_json(instance))
     except UnicodeEncodeError:
         return "some of its text is no valid Unicode"
     return f"the record has {size} bytes, more than {MAX_RECORD}" if size > MAX_RECORD else None
 
 
 def _is_address(text: str) -> bool:
+    try:
+        inet_pton(AF_INET, text)  # most are: a tenth of the time of what can tell all
+    except (OSError, ValueError):  # ValueError: NUL in it
+        pass
+    else:
+        return True
     try:
         ip_address(text)
     except ValueError:

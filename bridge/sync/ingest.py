@@ -300,21 +300,16 @@ class Ingest:
             self.on_linger(due)
 
     def _check_size(self, feed: Feed, events: list[SourceEvent]) -> None:
-        known = feed.records.records
-        shown = {
-            instance.id
-            for event in events
-            for group in (event.groups if isinstance(event, Listing) else [event] if isinstance(event, InstanceGroup) else [])
-            for instance in group.instances
-        }
-        new = len(shown) - len(shown & known.keys())
-        if (
-            new
-            and len(known) + new > feed.max_instances
-            and len(known) + new - len(feed.records.replaced(events) - shown) > (feed.max_instances)
-        ):
+        known, most = feed.records.records, feed.max_instances
+        told = [group for event in events for group in (event.groups if isinstance(event, Listing) else [event])]
+        groups = [group for group in told if isinstance(group, InstanceGroup)]
+        if len(known) + sum(len(group.instances) for group in groups) <= most:
+            return
+        shown = {instance.id for group in groups for instance in group.instances}
+        left = known.keys() - (feed.records.replaced(events) - shown)
+        if not shown <= known.keys() and len(left | shown) > most:
             raise TransientError(
-                f"the source shows more than max_instances ({feed.max_instances}); its last good state stays. Raise max_instances"
+                f"the source shows more than max_instances ({most}); its last good state stays. Raise max_instances"
             )
 
     def _transform(self, feed: Feed, events: list[SourceEvent]) -> list[SourceEvent]:
