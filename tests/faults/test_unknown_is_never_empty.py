@@ -57,10 +57,12 @@ class Seen:
 
     @property
     def settled(self) -> bool:
-        """Whether it said that something is wrong, and what, or can tell what changed since; a denial is told as one."""
-        if self.case.fault in DENIALS and "failed" in self.states:
-            return bool(self.states.get("forbidden"))
-        return self.changed or self.rejected > 0 or any(self.states.get(state) for state in TELLING)
+        """Whether it said that something is wrong, and what, or can tell what changed since; a denial is told as one.
+
+        "failed" alone says nothing of a denial: the connections that were cut when it began fail, too.
+        """
+        telling = ("forbidden",) if self.case.fault in DENIALS else TELLING
+        return self.changed or self.rejected > 0 or any(self.states.get(state) for state in telling)
 
 
 class Bench:
