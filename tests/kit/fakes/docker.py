@@ -22,6 +22,7 @@ from types import TracebackType
 from typing import Any, Literal, Self
 from urllib.parse import parse_qs, urlsplit
 
+from ..servers.process import free_port
 from .dockerobjects import INGRESS, Object, network, node
 
 Fault = Literal[
@@ -86,7 +87,7 @@ class FakeDocker:
         self._tcp = tcp
         self._poll = poll
         self._directory = tempfile.TemporaryDirectory(prefix="fd-")
-        self._address: Any = ("127.0.0.1", 0) if tcp else str(Path(self._directory.name) / "d.sock")
+        self._address: Any = ("127.0.0.1", free_port()) if tcp else str(Path(self._directory.name) / "d.sock")
         self._server: _Server | None = None
 
     def __enter__(self) -> Self:

@@ -15,6 +15,7 @@ from typing import Any, Literal, Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from ..listener import Listener
+from ..servers.process import free_port
 from .kubeobjects import Object
 
 Fault = Literal[
@@ -90,7 +91,7 @@ class FakeKubernetes:
         self.token: str | None = None
         self.version = 100
         self.oldest = 0
-        self.port = 0
+        self.port = free_port()
         self.calls: list[Call] = []
         self.objects: dict[str, dict[tuple[str, str], Stored]] = {plural: {} for plural in KINDS}
         self._history: list[Change] = []
@@ -197,7 +198,6 @@ class FakeKubernetes:
     async def accept(self) -> None:
         """Listen (again), on the same port."""
         self._listener = Listener(self._connected, self.port, limit=2**20)
-        self.port = self._listener.port
 
     def _tell(self, change: Change) -> None:
         self._history.append(change)
