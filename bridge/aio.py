@@ -142,8 +142,8 @@ async def iterate(
             batch: list[T] = []
             while waiting:
                 batch.append(waiting.popleft())
-                room.release()
             if batch:
+                room.release(len(batch))
                 yield batch
             if ended and not waiting:
                 if failure:

@@ -130,7 +130,7 @@ Secret = Annotated[
 class Guard(BaseModel):
     """The mass-removal guard of a source: how much may vanish by mere absence before it is held back."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, defer_build=True)
 
     share: Annotated[
         float, BeforeValidator(lambda v: _share(v)), WithJsonSchema({"type": "string", "pattern": r"^\d+(\.\d+)?%$"})
@@ -157,7 +157,7 @@ def _share(value: object) -> float:
 class Naming(BaseModel):
     """Templates over ``{namespace}`` and ``{name}`` that rename services."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     namespace: str = Field(default="{namespace}", description="Template of the namespace.")
     name: str = Field(default="{name}", description="Template of the name.")
@@ -171,7 +171,7 @@ class Naming(BaseModel):
 class Relabel(BaseModel):
     """One relabelling rule: where ``match`` fits all of ``from``, set a field, keep, or drop the instance."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, defer_build=True)
 
     from_: str = Field(
         alias="from", description="Template over {namespace} {name} {zone} {region} {node} {environment} {meta.KEY}."
@@ -321,10 +321,11 @@ class SourceConfig(BaseModel, ABC):
     The configuration is the factory: a plugin narrows ``type``, adds keys, and opens itself.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    # Deferred, here and in its parts: only the types that a configuration names are ever built.
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, defer_build=True)
 
     type: str = Field(description="Which plugin; `envbridge plugins` lists them.")
-    naming: Naming = Field(default=Naming(), description="Renames services by template, after `namespaces`.")
+    naming: Naming = Field(default_factory=Naming, description="Renames services by template, after `namespaces`.")
     namespaces: dict[str, str] = Field(default={}, description="Renames whole namespaces: old name to new.")
     include: tuple[str, ...] = Field(default=(), description="Globs on the resulting `namespace/name`; empty takes all.")
     exclude: tuple[str, ...] = Field(default=(), description="Globs on the resulting `namespace/name` that are left out.")
@@ -334,7 +335,7 @@ class SourceConfig(BaseModel, ABC):
     networks: tuple[str, ...] = Field(
         default=(), description="CIDRs: addresses outside them are dropped, the rest ordered by them."
     )
-    guard: GuardSetting = Field(default=Guard(), description="The mass-removal guard, or `off`.")
+    guard: GuardSetting = Field(default_factory=Guard, description="The mass-removal guard, or `off`.")
     hold: Duration | Literal["forever"] = Field(
         default="forever",
         description="How long unconfirmed instances stay in answers; outages of control planes last hours, so for ever.",

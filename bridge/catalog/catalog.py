@@ -17,7 +17,7 @@ from bridge.catalog.instances import InstancesView, InstanceView
 from bridge.catalog.log import Change, ChangeLog, Touch
 from bridge.catalog.partition import Partition
 from bridge.catalog.query import Query
-from bridge.catalog.records import Changes, Pair
+from bridge.catalog.record import Changes, Pair
 from bridge.catalog.services import ServicesView
 from bridge.catalog.status import SourceStatus
 from bridge.catalog.view import View

@@ -76,6 +76,15 @@ class ServiceEntry:
             if step:
                 self._count(instance, step)
 
+    def restore(self, origin: Origin, members: dict[str, ServiceInstance]) -> None:
+        """Take instances of one origin from disk, none of which is here."""
+        self.members.setdefault(origin, {}).update(members)
+        counts: dict[tuple[object, ...], list[Any]] = {}
+        for instance in members.values():
+            counts.setdefault((*alike(instance), instance.state), [instance, 0])[1] += 1
+        for instance, step in counts.values():
+            self._count(instance, step)
+
     def stand(self, environment: str, step: int) -> None:
         """More, or fewer, groups of an environment stand for it."""
         if count := self.stands.get(environment, 0) + step:

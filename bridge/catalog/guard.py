@@ -47,27 +47,27 @@ class Window:
 
     added: Counter[ServiceName] = field(default_factory=Counter)
     lost: Counter[ServiceName] = field(default_factory=Counter)
-    _events: deque[tuple[float, Counter[ServiceName], ServiceName]] = field(default_factory=deque)
+    _events: deque[tuple[float, Counter[ServiceName], ServiceName, int]] = field(default_factory=deque)
 
-    def add(self, now: float, service: ServiceName) -> None:
-        """Note that an instance appeared in ``service`` at ``now`` (monotonic seconds)."""
-        self._note(now, self.added, service)
+    def add(self, now: float, service: ServiceName, count: int = 1) -> None:
+        """Note that ``count`` instances appeared in ``service`` at ``now`` (monotonic seconds)."""
+        self._note(now, self.added, service, count)
 
     def lose(self, now: float, service: ServiceName) -> None:
         """Note that absence took an instance of ``service``; explicit endings are no loss that the guard weighs."""
-        self._note(now, self.lost, service)
+        self._note(now, self.lost, service, 1)
 
     def trim(self, now: float) -> None:
         """Forget what is older than the window."""
         while self._events and self._events[0][0] < now - WINDOW:
-            _, counts, service = self._events.popleft()
-            counts[service] -= 1
+            _, counts, service, count = self._events.popleft()
+            counts[service] -= count
             if not counts[service]:
                 del counts[service]
 
-    def _note(self, now: float, counts: Counter[ServiceName], service: ServiceName) -> None:
-        self._events.append((now, counts, service))
-        counts[service] += 1
+    def _note(self, now: float, counts: Counter[ServiceName], service: ServiceName, count: int) -> None:
+        self._events.append((now, counts, service, count))
+        counts[service] += count
 
 
 def services_to_hold(

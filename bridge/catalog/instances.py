@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from bridge.catalog.entry import ServiceEntry
 from bridge.catalog.log import Change, Touch
 from bridge.catalog.query import Query
-from bridge.catalog.records import Pair
+from bridge.catalog.record import Pair
 from bridge.catalog.view import Delta, Page, View
 from bridge.model import Origin, ServiceInstance, ServiceName
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from msgspec import Struct
 
-from bridge.catalog.records import Pair
+from bridge.catalog.record import Pair
 from bridge.model import ServiceInstance, ServiceName
 
 MAX_AGE = 900.0

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 
 from msgspec.structs import replace
 
 from bridge.catalog.guard import GuardPolicy, Hold, Window, services_to_hold
 from bridge.catalog.merge import merge
+from bridge.catalog.record import Changes, Group, Parts, Record
 from bridge.errors import ContractError
 from bridge.model import (
     Confirmed,
@@ -31,83 +31,6 @@ from bridge.model import (
 LINGER = 0.1
 """Seconds an id that a stream event dropped stays, in case another group is about to show it."""
 
-Pair = tuple[ServiceInstance | None, ServiceInstance | None]
-"""An instance before and after a change; None where it was not, or is no longer, there."""
-
-
-Parts = tuple[tuple[str, ServiceInstance], ...]
-"""What each group says of an id: group key and instance, one or more."""
-
-
-class Record:
-    """One id: what it shows, what each group says of it, and when it was first listed (wall seconds)."""
-
-    __slots__ = ("_held_by", "instance", "since")
-
-    def __init__(self, instance: ServiceInstance, held_by: str | Parts, since: float) -> None:
-        self.instance = instance
-        self.since = since
-        self._held_by = held_by  # nearly always one group: its key alone is a third of the memory
-
-    @property
-    def parts(self) -> Parts:
-        """What each group says of it."""
-        held_by = self._held_by
-        return ((held_by, self.instance),) if isinstance(held_by, str) else held_by
-
-    def is_only(self, key: str) -> bool:
-        """Whether no group but ``key`` says anything of it."""
-        return self._held_by == key
-
-    def show(self, parts: Parts) -> None:
-        """Take over what the groups say now."""
-        self.instance = merge([part for _, part in parts])
-        self._held_by = parts[0][0] if len(parts) == 1 else parts
-
-
-class Group:
-    """One key: the ids it shows, the ids kept though it shows them no more, and the services it stands for."""
-
-    __slots__ = ("kept", "services", "shown")
-
-    def __init__(self) -> None:
-        self.shown: dict[str, None] = {}
-        self.kept: dict[str, None] = {}
-        self.services: tuple[ServiceName, ...] = ()
-
-
-@dataclass(slots=True)
-class Changes:
-    """What a fold changed: instances by id, how many groups more or fewer stand for a service, groups touched.
-
-    moved: ids that show the same as before, but are held by other groups now: only the disk cares.
-    """
-
-    pairs: dict[str, Pair] = field(default_factory=dict)
-    stands: dict[ServiceName, int] = field(default_factory=dict)
-    groups: dict[str, None] = field(default_factory=dict)
-    moved: dict[str, None] = field(default_factory=dict)
-
-    def __bool__(self) -> bool:
-        return bool(self.pairs or self.stands or self.groups or self.moved)
-
-    def absorb(self, other: Changes) -> None:
-        """Add what happened after."""
-        for id_, (before, after) in other.pairs.items():
-            self.note(id_, before, after)
-        self.groups.update(other.groups)
-        self.moved.update(other.moved)
-
-    def note(self, id_: str, before: ServiceInstance | None, after: ServiceInstance | None) -> None:
-        """Add one step; steps of one id collapse, and one that leads back vanishes."""
-        if id_ in self.pairs:
-            before = self.pairs[id_][0]
-            if before == after:
-                del self.pairs[id_]
-                return
-        if before is not after:
-            self.pairs[id_] = (before, after)
-
 
 class SourceRecords:
     """All records of one source."""
@@ -122,39 +45,73 @@ class SourceRecords:
         self.sizes: dict[ServiceName, int] = {}
         self._window = Window()
         self._listed = False
+        self._unlisted = False
         self._lingering: dict[tuple[str, str], float] = {}
 
     # -- what the backend said
 
-    def fold(self, events: Sequence[SourceEvent], now: float, wall: float) -> Changes:
-        """Apply events that belong together. ``now``: monotonic seconds; ``wall``: seconds since the epoch, for `Record.since`.
-
-        What the same observation rejects is kept, though its group no longer shows it.
-        Raises ContractError, before anything was changed, where a listing calls a group unchanged that is not there.
-        """
+    def check(self, events: Iterable[SourceEvent]) -> None:
+        """Raises ContractError where a listing calls a group unchanged that is not there."""
         for event in events:
             if isinstance(event, Listing):
                 for key in event.unchanged:
                     if key not in self.groups:
                         raise ContractError(f"a listing calls the group {key!r} unchanged, which was never seen")
+
+    def fold(self, events: Sequence[SourceEvent], now: float, wall: float) -> Changes:
+        """Apply events that belong together. ``now``: monotonic seconds; ``wall``: seconds since the epoch, for `Record.since`.
+
+        What the same observation rejects is kept, though its group no longer shows it. Raises as `check`, before anything
+        was changed.
+        """
+        self.check(events)
         changes = Changes()
         kept = _Kept((), tuple(event.key for event in events if isinstance(event, Rejected)))
         for event in events:
-            self._fold(event, kept, changes, now, wall)
+            match event:
+                case InstanceGroup():
+                    for id_ in self._put(event, changes, now, wall):
+                        if not kept.keeps(event.key, id_):
+                            self._linger(event.key, id_, now, changes)
+                case Gone():
+                    self._end((event.key,), changes, now)
+                case Listing():
+                    self._begin_listing(event, changes, now)
+                    for group in event.groups:
+                        self._put(group, changes, now, wall)
+                    obeyed, vanished = self._end_listing(event, changes, now)
+                    self._let_go(obeyed, changes, now)
+                    self._forget_empty(vanished, changes)
+                case Confirmed() | Rejected():
+                    pass
         return changes
 
-    def _fold(self, event: SourceEvent, kept: _Kept, changes: Changes, now: float, wall: float) -> None:
-        match event:
-            case InstanceGroup():
-                for id_ in self._put(event, changes, now, wall):
-                    if not kept.keeps(event.key, id_):
-                        self._linger(event.key, id_, now, changes)
-            case Gone():
-                self._end((event.key,), changes, now)
-            case Listing():
-                self._fold_listing(event, changes, now, wall)
-            case Confirmed() | Rejected():
-                pass
+    def fold_piece(self, groups: Iterable[InstanceGroup], now: float, wall: float) -> Changes:
+        """Apply what a part of a listing's groups shows; what they lack stays until `end_listing`."""
+        changes = Changes()
+        for group in groups:
+            self._put(group, changes, now, wall)
+        return changes
+
+    def begin_listing(self, listing: Listing, now: float) -> Changes:
+        """What comes before the pieces of a listing: what the backend itself calls ended."""
+        changes = Changes()
+        self._begin_listing(listing, changes, now)
+        return changes
+
+    def end_listing(self, listing: Listing, now: float, size: int) -> Iterator[Changes]:
+        """What comes after the pieces of a listing: what it lacks, ``size`` instances, or groups, at a time."""
+        changes = Changes()
+        obeyed, vanished = self._end_listing(listing, changes, now)
+        yield changes
+        for start in range(0, len(obeyed), size):
+            changes = Changes()
+            self._let_go(obeyed[start : start + size], changes, now)
+            yield changes
+        for start in range(0, len(vanished), size):
+            changes = Changes()
+            self._forget_empty(vanished[start : start + size], changes)
+            yield changes
 
     def settle(self, now: float) -> tuple[Changes, float | None]:
         """Let go of what lingered long enough; also returns when to call again, or None."""
@@ -189,7 +146,7 @@ class SourceRecords:
         if self.held:
             self._window.trim(now)
             lost = [(key, id_) for key, group in self._under(scope) for id_ in group.kept if id_ in self.held]
-            self._weigh(lost, changes, now)
+            self._let_go(self._weigh(lost, changes, now), changes, now)
 
     def clear(self, now: float) -> Changes:
         """Remove everything (a retired source whose time is over)."""
@@ -200,6 +157,9 @@ class SourceRecords:
     def mark(self, state: str, scope: str = "") -> Changes:
         """Set the state of every record with a group under ``scope``: ``listed`` on confirmation, ``expired`` without."""
         changes = Changes()
+        if state == "listed" and not self._unlisted:
+            return changes
+        self._unlisted = state != "listed" or scope != ""
         for id_, record in self.records.items():
             if record.instance.state != state and any(covers(scope, key) for key, _ in record.parts):
                 before = record.instance
@@ -215,9 +175,24 @@ class SourceRecords:
         self.records[id_] = Record(instance, parts[0][0] if len(parts) == 1 else parts, since)
         self._resize(instance.service_name, 1)
         self._listed = True  # what the next listing shows besides was added since
-        for key, _ in parts:
-            self.groups.setdefault(key, Group()).shown[id_] = None
+        self._unlisted |= instance.state != "listed"
+        for key, part in parts:
+            group = self.groups.get(key)
+            if group is None:
+                group = self.groups[key] = Group()
+            group.instances.append(part)
         return instance
+
+    def restore_members(self, key: str, service: ServiceName, members: dict[str, Record]) -> None:
+        """Take from disk, as they were, records of one service that only the group ``key`` shows; as `restore`, for many."""
+        group = self.groups.get(key)
+        if group is None:
+            group = self.groups[key] = Group()
+        group.instances += [record.instance for record in members.values()]
+        self.records.update(members)
+        self._resize(service, len(members))
+        self._listed = True
+        self._unlisted = self._unlisted or any(record.instance.state != "listed" for record in members.values())
 
     def restore_group(self, key: str, services: tuple[ServiceName, ...]) -> None:
         """Take a group from disk: the services it stands for."""
@@ -225,34 +200,42 @@ class SourceRecords:
 
     # -- listings
 
-    def _fold_listing(self, listing: Listing, changes: Changes, now: float, wall: float) -> None:
+    def _begin_listing(self, listing: Listing, changes: Changes, now: float) -> None:
         self._window.trim(now)
         self._end(listing.gone, changes, now)
+
+    def _end_listing(self, listing: Listing, changes: Changes, now: float) -> tuple[list[tuple[str, str]], list[str]]:
+        """Judge what a listing lacks: what is to be let go of (group key, id), and groups that may be over then."""
         present = {group.key for group in listing.groups}
-        unchanged = set(listing.unchanged)
-        absent: list[tuple[str, str]] = []
-        for group in listing.groups:
-            absent += [(group.key, id_) for id_ in self._put(group, changes, now, wall)]
+        present.update(listing.unchanged)
         kept = _Kept(listing.unknown, listing.rejected)
+        absent: list[tuple[str, str]] = []
+        vanished: list[str] = []
         for key, members in self._under(listing.scope):
-            if key in unchanged:
-                absent += [(key, id_) for id_ in members.kept]
-            elif key not in present and not kept.covers(key):
-                absent += [(key, id_) for id_ in (*members.shown, *members.kept)]
-                members.kept.update(members.shown)
-                members.shown.clear()
-        lost: list[tuple[str, str]] = []
-        for key, id_ in absent:
-            if kept.keeps(key, id_):
-                continue
-            if (key, id_) in self._lingering:  # a stream let go of it, and it moved nowhere
-                self._drop(key, id_, changes, now)
-            else:
-                lost.append((key, id_))
-        self._weigh(lost, changes, now)
+            if key not in present and not kept.covers(key):
+                vanished.append(key)
+                members.kept.update(dict.fromkeys(members.shown))
+                members.instances = []
+            if members.kept:
+                absent += [(key, id_) for id_ in members.kept if not kept.keeps(key, id_)]
+        # What a stream let go of, and what moved nowhere since, is not weighed.
+        lost = [part for part in absent if part not in self._lingering] if self._lingering else absent
+        let_go = [part for part in absent if part in self._lingering] if self._lingering else []
+        self._let_go(let_go, changes, now)
         self._listed = True
-        for key, members in [*self._under(listing.scope)]:
-            if not (members.shown or members.kept or key in present or key in unchanged or kept.covers(key)):
+        return self._weigh(lost, changes, now), vanished
+
+    def _let_go(self, parts: Iterable[tuple[str, str]], changes: Changes, now: float) -> None:
+        """Obey the absence of ``parts`` (group key, id), as far as it still stands."""
+        for key, id_ in parts:
+            group = self.groups.get(key)
+            if group is not None and id_ in group.kept:
+                self._drop(key, id_, changes, now, lost_by_absence=(key, id_) not in self._lingering)
+
+    def _forget_empty(self, keys: Iterable[str], changes: Changes) -> None:
+        for key in keys:
+            group = self.groups.get(key)
+            if group is not None and not (group.instances or group.kept):
                 self._forget_group(key, changes)
 
     def _under(self, scope: str) -> Iterator[tuple[str, Group]]:
@@ -262,24 +245,25 @@ class SourceRecords:
             if covers(scope, key) or not (whole or any(covers(declared, key) for declared in self.scopes)):
                 yield key, group
 
-    def _weigh(self, lost: list[tuple[str, str]], changes: Changes, now: float) -> None:
-        """Obey or hold the absence of ``lost`` (group key, id)."""
+    def _weigh(self, lost: list[tuple[str, str]], changes: Changes, now: float) -> list[tuple[str, str]]:
+        """Which of ``lost`` (group key, id) are to be let go of; the others are held."""
+        if self.policy is None:
+            return lost
         only_here: dict[str, list[str]] = {}
         for key, id_ in lost:
             only_here.setdefault(id_, []).append(key)
         candidates: dict[str, ServiceName] = {}
         for id_, keys in only_here.items():
             record = self.records[id_]
-            elsewhere = len(record.parts) > len(keys)
-            if elsewhere or record.instance.lifecycle == "draining" or self.policy is None:
+            if len(record.parts) > len(keys) or record.instance.lifecycle == "draining":
                 for key in keys:  # not by mere absence: it is shown elsewhere, or was announced to end
                     self._drop(key, id_, changes, now)
             else:
                 candidates[id_] = record.instance.service_name
-        missing = dict(candidates) | {id_: self.records[id_].instance.service_name for id_ in self.held}
+        missing = candidates | {id_: self.records[id_].instance.service_name for id_ in self.held}
         absent = Counter(missing.values())
-        if self.policy is None or not absent:
-            return
+        if not absent:
+            return []
         services, reason = services_to_hold(
             self.policy,
             absent=absent,
@@ -288,6 +272,7 @@ class SourceRecords:
             lost=self._window.lost,
             added=self._window.added,
         )
+        obeyed: list[tuple[str, str]] = []
         for id_, service in candidates.items():
             hold = self.held.get(id_)
             if hold is not None:
@@ -295,50 +280,68 @@ class SourceRecords:
             if service in services and not (hold is not None and hold.is_over(self.policy, now)):
                 self.held.setdefault(id_, Hold(now))
             else:
-                for key in only_here[id_]:
-                    self._drop(key, id_, changes, now, lost_by_absence=True)
+                obeyed += [(key, id_) for key in only_here[id_]]
         self.held_reason = reason if self.held else None
+        return obeyed
 
     # -- steps
 
     def _put(self, event: InstanceGroup, changes: Changes, now: float, wall: float) -> list[str]:
         """Apply what the group shows; the ids it showed or kept before and shows no more."""
-        group = self.groups.get(event.key)
+        key, records = event.key, self.records
+        group = self.groups.get(key)
         if group is None:
-            group = self.groups[event.key] = Group()
-            changes.groups[event.key] = None
+            group = self.groups[key] = Group()
+            changes.groups[key] = None
         if group.services != event.services:
             self._stand(group, event.services, changes)
-            changes.groups[event.key] = None
+            changes.groups[key] = None
+        if (differences := group.differences(event.instances)) is not None and self._replace(group, event, differences, changes):
+            return list(group.kept)
         shown = {instance.id: instance for instance in event.instances}
         arrived: list[ServiceInstance] = []
         for id_, instance in shown.items():
-            record = self.records.get(id_)
+            record = records.get(id_)
             if record is None:
-                self.records[id_] = Record(instance, event.key, wall)
+                records[id_] = Record(instance, key, wall)
                 arrived.append(instance)
-            elif record.instance is not instance or self.held or not record.is_only(event.key) or self._lingering:
-                self._put_part(event.key, instance, record, changes)
-        self._arrive(arrived, changes, now)
-        missing = [id_ for id_ in (*group.shown, *group.kept) if id_ not in shown]
-        group.shown, group.kept = dict.fromkeys(shown), dict.fromkeys(missing)
+            elif record.instance is not instance or self.held or record.held_by != key or self._lingering:
+                self._put_part(key, instance, record, changes)
+        if arrived:
+            self._arrive(arrived, changes, now)
+        missing: list[str] = []
+        if group.instances or group.kept:
+            missing = [id_ for id_ in (*group.shown, *group.kept) if id_ not in shown]
+            group.kept = dict.fromkeys(missing)
+        group.instances = list(shown.values())
         return missing
+
+    def _replace(self, group: Group, event: InstanceGroup, positions: list[int], changes: Changes) -> bool:
+        """Apply what the group shows at ``positions``, where all else is as it was; whether that is all there is to it."""
+        former, now = group.instances, event.instances
+        if self.held or self._lingering or any(former[position].id != now[position].id for position in positions):
+            return False
+        for position in positions:
+            part = now[position]
+            self._put_part(event.key, part, self.records[part.id], changes)
+        group.instances = list(now)
+        return True
 
     def _arrive(self, instances: Sequence[ServiceInstance], changes: Changes, now: float) -> None:
         """Count and note instances whose records are new."""
         for instance in instances:
             changes.note(instance.id, None, instance)
-        for name, count in Counter([instance.service_name for instance in instances]).items():
-            self._resize(name, count)
-        if self._listed:
-            for instance in instances:
-                self._window.add(now, instance.service_name)
+        for name, count in Counter([(instance.namespace, instance.service) for instance in instances]).items():
+            service = ServiceName(*name)
+            self._resize(service, count)
+            if self._listed:
+                self._window.add(now, service, count)
 
     def _put_part(self, key: str, part: ServiceInstance, record: Record, changes: Changes) -> None:
         id_ = part.id
         self._lingering.pop((key, id_), None)
         self._unhold(id_)
-        if record.is_only(key):
+        if record.held_by == key:
             if record.instance == part:
                 return
             parts: Parts = ((key, part),)
@@ -374,14 +377,19 @@ class SourceRecords:
     def _end(self, keys: Iterable[str], changes: Changes, now: float) -> None:
         """The backend called ``keys`` (ids, groups, or prefixes of groups) ended; what nobody knows had ended before."""
         prefixes: set[str] = set()
+        shorter: dict[str, set[str]] = {}
         for key in keys:
             if key in self.records:
                 for group, _ in self.records[key].parts:
                     self._drop(group, key, changes, now)
+                    shorter.setdefault(group, set()).add(key)
             elif key in self.groups:
                 self._end_group(key, changes, now)
             else:
                 prefixes.add(key)
+        for key, ended in shorter.items():
+            if (members := self.groups.get(key)) is not None:
+                members.instances = [instance for instance in members.instances if instance.id not in ended]
         if prefixes:
             for group in [group for group in self.groups if any(prefix in prefixes for prefix in _prefixes(group))]:
                 self._end_group(group, changes, now)
@@ -389,14 +397,14 @@ class SourceRecords:
     def _end_group(self, key: str, changes: Changes, now: float) -> None:
         members = self.groups[key]
         for id_ in (*members.shown, *members.kept):
-            self._drop(key, id_, changes, now)
+            if id_ in self.records:  # it may have ended by its own name
+                self._drop(key, id_, changes, now)
         self._forget_group(key, changes)
 
     def _drop(self, key: str, id_: str, changes: Changes, now: float, *, lost_by_absence: bool = False) -> None:
-        """``key`` lets go of ``id_``; the record goes with its last part."""
-        group, record = self.groups[key], self.records[id_]
-        group.shown.pop(id_, None)
-        group.kept.pop(id_, None)
+        """``key``, which shows ``id_`` no more or is about to, lets go of it; the record goes with its last part."""
+        record = self.records[id_]
+        self.groups[key].kept.pop(id_, None)
         self._lingering.pop((key, id_), None)
         parts = tuple(entry for entry in record.parts if entry[0] != key)
         if parts:

@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from importlib import import_module
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
+from typer.main import get_command
 
-from bridge.cli import read, run, watch
 from bridge.cli.output import abandon_stdout, complain
 from bridge.errors import BridgeError, ConfigError
 
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]  # Typer's own copy of click's, which it does not export
+
+_COMMANDS = {
+    "run": "bridge.cli.run",
+    "check": "bridge.cli.run",
+    "services": "bridge.cli.read",
+    "get": "bridge.cli.read",
+    "environments": "bridge.cli.read",
+    "status": "bridge.cli.read",
+    "watch": "bridge.cli.watch",
+    "plugins": "bridge.cli.run",
+    "schema": "bridge.cli.run",
+}
+"""Command -> the module that has the function of this name, in the order of the help."""
 
 _OF_STDOUT = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF})
 """What writing to stdout fails with, where there is a reader."""
@@ -37,8 +53,34 @@ class _Command(_PlainFlags, TyperCommand):
     """One command."""
 
 
+class _OnDemand(Mapping[str, Any]):
+    """The commands by name, each imported and made when it is looked up: one runs, and only the help needs all."""
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in _COMMANDS:
+            raise KeyError(name)
+        return _made(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_COMMANDS)
+
+    def __len__(self) -> int:
+        return len(_COMMANDS)
+
+
+@cache
+def _made(name: str) -> Any:
+    alone = typer.Typer(add_completion=False)
+    alone.command(cls=_Command)(getattr(import_module(_COMMANDS[name]), name))
+    return get_command(alone)
+
+
 class _Commands(_PlainFlags, TyperGroup):
     """Turns whatever ends a command into messages on stderr and an exit code, in one place."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.commands = _OnDemand()  # type: ignore[assignment]  # nothing is ever added
 
     def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]  # Typer's own base is private
         """As click's, which would end with 1 where the reader of our output has seen enough."""
@@ -115,20 +157,8 @@ def _root(
     """What runs in Kubernetes, Docker Swarm, AWS and files, in one catalog."""
 
 
-for _function in (
-    run.run,
-    run.check,
-    read.services,
-    read.get,
-    read.environments,
-    read.status,
-    watch.watch,
-    run.plugins,
-    run.schema,
-):
-    app.command(cls=_Command)(_function)
-
-
 def main() -> None:
     """The entry point of the ``envbridge`` command; ends by SystemExit."""
+    # Else pydantic reads the metadata of all that is installed, and imports what calls itself a plugin of it.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     app(prog_name="envbridge")

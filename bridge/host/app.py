@@ -8,10 +8,12 @@ import logging
 import signal
 import ssl
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bridge import __version__
 from bridge.aio import Clock, SystemClock
@@ -23,7 +25,6 @@ from bridge.errors import ConfigError, StoreError
 from bridge.host.config import BridgeConfig, load_config
 from bridge.host.credentials import Credentials, read_tokens, tls_context
 from bridge.host.jobs import Jobs
-from bridge.host.metrics import Metrics
 from bridge.host.report import Report
 from bridge.host.telemetry import LogFormat, LogLevel, PluginLogger, configure_logging
 from bridge.serve.http.native import NativeSurface
@@ -34,6 +35,9 @@ from bridge.sync.restore import restore
 from bridge.sync.store import Snapshot, Store
 from bridge.sync.supervisor import SourceSupervisor
 from bridge.sync.writeback import Writeback
+
+if TYPE_CHECKING:
+    from bridge.host.metrics import Metrics
 
 DRAIN = 3.0
 """Seconds the daemon goes on accepting after SIGTERM, so that balancers see `/readyz` and turn away."""
@@ -75,10 +79,9 @@ def run_daemon(config_path: Path, *, log_format: LogFormat | None = None, log_le
         _logger.error("data directory cannot be used", extra={"reason": str(error), "data_dir": str(config.data_dir)})
         return 1
     sys.setswitchinterval(SWITCH_INTERVAL)
-    gc.collect()
-    gc.freeze()  # what was imported and restored stays: looking at it again at every collection would hold the loop
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         daemon = Daemon(config_path, config, store, snapshot, clock, tokens=tokens, tls=tls, log=log)
+        gc.freeze()  # what was imported and restored stays: looking at it at every collection would hold the loop
         return runner.run(daemon.run(hangups))
 
 
@@ -133,7 +136,7 @@ class Daemon:
         http = config.serve.http
         self.server = HttpServer(self.catalog, surfaces, clock, tokens=tokens, insecure=http.insecure)
         self._credentials = Credentials(http, self.server)
-        self._metrics = Metrics(self.catalog, self.ingest, self.writeback, self.server, clock.monotonic)
+        self._plugin_events: Counter[tuple[str, str]] = Counter()
         self._report = Report(
             self.catalog,
             self.partition,
@@ -167,7 +170,7 @@ class Daemon:
         self.ingest.on_changes = self.writeback.mark
         self.ingest.on_forgotten = self.writeback.mark_services
         self.ingest.on_linger = self._settle_at
-        self.jobs.start()
+        self.ingest.on_listing = self._listing
         self.jobs.every("freshness", 1.0, self._tick)
         self.jobs.every("persist ages", 10.0, self.writeback.mark_sources)
         self.jobs.every("compact database", 3600.0, self._store.compact)
@@ -188,6 +191,9 @@ class Daemon:
         ]
         self._log_restored()
         self.apply(self._config)
+        await self.jobs.load()  # readers are answered meanwhile
+        self.jobs.start()
+        gc.freeze()  # and what came with the jobs
         await self._stopping.wait()
         await self._stop(serving)
         return 0
@@ -246,7 +252,7 @@ class Daemon:
 
     def _start_source(self, name: str, config: SourceConfig) -> None:
         def count(event: str, amount: int = 1) -> None:
-            self._metrics.plugin_events[name, event] += amount
+            self._plugin_events[name, event] += amount
 
         logger = PluginLogger(logging.getLogger(f"bridge_plugins.{config.type}"), {"source": name})
         ctx = PluginContext(
@@ -285,6 +291,15 @@ class Daemon:
         self._settling_due = due
         delay = max(0.0, due - self._clock.monotonic())
         self._settling = asyncio.get_running_loop().call_later(delay, self._settle)
+
+    def _listing(self, begins: bool) -> None:
+        """While a large listing is applied, nothing but the catalog grows; from then on it is not looked at for garbage."""
+        self.writeback.hold(begins)
+        if begins:
+            gc.disable()
+        else:
+            gc.freeze()
+            gc.enable()
 
     def _settle(self) -> None:
         self._settling = None
@@ -344,6 +359,12 @@ class Daemon:
     def metrics(self) -> tuple[bytes, str]:
         """The exposition, and its content type."""
         return self._metrics.render()
+
+    @cached_property
+    def _metrics(self) -> Metrics:
+        from bridge.host.metrics import Metrics  # brings prometheus_client along, which only a scrape needs
+
+        return Metrics(self.catalog, self.ingest, self.writeback, self.server, self._clock.monotonic, self._plugin_events)
 
 
 def _reason(error: OSError) -> str:

@@ -18,14 +18,15 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    GetPydanticSchema,
     PlainSerializer,
     PlainValidator,
-    SerializeAsAny,
     ValidationError,
     ValidationInfo,
     WithJsonSchema,
     field_validator,
 )
+from pydantic_core import core_schema
 
 from bridge.contracts import ConfigPath, SourceConfig
 from bridge.errors import ConfigError, Mistake
@@ -104,9 +105,16 @@ Listen = Annotated[
     WithJsonSchema({"type": "string", "pattern": r"^(\[[^\[\]]+\]|[^:\[\]]+):\d{1,5}$", "examples": ["127.0.0.1:7400"]}),
 ]
 
+Source = Annotated[
+    SourceConfig,
+    GetPydanticSchema(lambda _type, _handler: core_schema.is_instance_schema(SourceConfig)),
+    WithJsonSchema({"type": "object"}),
+]
+"""A source that its plugin's class has checked: what all sources have in common need not be built for it once more."""
+
 
 class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)  # only the outermost validates
 
 
 class TlsConfig(_Model):
@@ -151,7 +159,7 @@ class HttpConfig(_Model):
 class ServeConfig(_Model):
     """What answers readers."""
 
-    http: HttpConfig = Field(default=HttpConfig(), description="The HTTP listener.")
+    http: HttpConfig = Field(default_factory=HttpConfig, description="The HTTP listener.")
 
 
 class LogConfig(_Model):
@@ -172,11 +180,11 @@ class BridgeConfig(_Model):
         default=Path("data"),
         description="Folder for what must survive a restart, ours alone; `data` beside the configuration by default.",
     )
-    sources: dict[Name, SerializeAsAny[SourceConfig]] = Field(
+    sources: dict[Name, Source] = Field(
         default={}, description="What is observed, by a name of one's choice that stays: it is part of each instance's id."
     )
-    serve: ServeConfig = Field(default=ServeConfig(), description="What answers readers, and where.")
-    log: LogConfig = Field(default=LogConfig(), description="The log on stderr.")
+    serve: ServeConfig = Field(default_factory=ServeConfig, description="What answers readers, and where.")
+    log: LogConfig = Field(default_factory=LogConfig, description="The log on stderr.")
 
 
 def load_config(path: Path, *, registry: Registry | None = None, thorough: bool = False) -> BridgeConfig:
@@ -207,7 +215,7 @@ def parse_config(
     data, unset = interpolate(written, env)
     context = {"base_dir": base_dir}
     data, found = _without_later(data)
-    sources, of_sources = _sources(data.pop("sources", None), registry or installed_registry(), context, written, thorough)
+    sources, of_sources = _sources(data.pop("sources", None), registry, context, written, thorough)
     found += of_sources
     config = None
     shell = report.without_nulls(BridgeConfig, data)
@@ -224,12 +232,13 @@ def parse_config(
 
 
 def _sources(
-    named: Any, registry: Registry, context: dict[str, Any], written: object, thorough: bool
+    named: Any, registry: Registry | None, context: dict[str, Any], written: object, thorough: bool
 ) -> tuple[dict[str, SourceConfig], list[Mistake]]:
-    if named is None:
+    if named is None or named == {}:
         return {}, []
     if not isinstance(named, dict):
         return {}, [Mistake("sources", "must be a mapping", "Write `NAME: {type: TYPE, ...}` lines below it.")]
+    registry = registry or installed_registry()
     sources: dict[str, SourceConfig] = {}
     found: list[Mistake] = []
     for name, data in named.items():

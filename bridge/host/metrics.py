@@ -19,17 +19,26 @@ STATES = ("starting", "synced", "stale", "failed", "forbidden", "retired")
 
 
 class Metrics(Collector):
-    """Everything `/metrics` shows; README.md lists the names, which are promises."""
+    """Everything `/metrics` shows; README.md lists the names, which are promises.
+
+    plugin_events: (source, event) -> how often, as plugins count.
+    """
 
     def __init__(
-        self, catalog: Catalog, ingest: Ingest, writeback: Writeback, server: HttpServer, now: Callable[[], float]
+        self,
+        catalog: Catalog,
+        ingest: Ingest,
+        writeback: Writeback,
+        server: HttpServer,
+        now: Callable[[], float],
+        plugin_events: Counter[tuple[str, str]] | None = None,
     ) -> None:
         self._catalog = catalog
         self._ingest = ingest
         self._writeback = writeback
         self._server = server
         self._now = now
-        self.plugin_events: Counter[tuple[str, str]] = Counter()
+        self.plugin_events = Counter() if plugin_events is None else plugin_events
         self._registry = CollectorRegistry()
         self._registry.register(self)
         ProcessCollector(registry=self._registry)
@@ -88,6 +97,12 @@ class Metrics(Collector):
         for (kind, status), amount in self._server.counts.items():
             replies.add_metric([kind, str(status)], amount)
         yield replies
+        limited = CounterMetricFamily(
+            "envbridge_http_refused", "How often a limit of the listener took effect.", labels=["limit"]
+        )
+        for limit, times in self._server.limited.items():
+            limited.add_metric([limit], times)
+        yield limited
         streams = sum(connection.following is not None for connection in self._server.connections)
         yield GaugeMetricFamily("envbridge_http_connections", "Connections open.", value=len(self._server.connections))
         yield GaugeMetricFamily("envbridge_http_blocked_reads", "Readers blocked.", value=self._server.waits.blocked)

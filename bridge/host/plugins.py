@@ -105,8 +105,11 @@ class Registry:
         raise _mistake(path, f"no {kind} type `{type}` is installed", f"{near_match(type, types)}{listed}.")
 
 
-def installed() -> list[Plugin]:
-    """All plugins that installed distributions declare, sorted; nothing of them is imported."""
+def installed(kinds: Iterable[str] = tuple(GROUPS)) -> list[Plugin]:
+    """The plugins of some kinds that installed distributions declare, sorted; nothing of them is imported.
+
+    Each kind takes a look at the metadata of everything that is installed.
+    """
     return sorted(
         {
             Plugin(
@@ -116,15 +119,15 @@ def installed() -> list[Plugin]:
                 version=entry.dist.version if entry.dist else "unknown",
                 target=entry.value,
             )
-            for kind, group in GROUPS.items()
-            for entry in metadata.entry_points(group=group)
+            for kind in kinds
+            for entry in metadata.entry_points(group=GROUPS[kind])
         }
     )
 
 
 def installed_registry() -> Registry:
-    """The registry of what is installed."""
-    return Registry(tuple(installed()))
+    """The registry of what is installed and can be named in this version: sources."""
+    return Registry(tuple(installed(("source",))))
 
 
 def _import(plugin: Plugin, path: str) -> object:
@@ -132,13 +135,16 @@ def _import(plugin: Plugin, path: str) -> object:
         raise _mistake(path, f"{plugin.kind} plugins are not available in this version", "Remove it.")
     extra = _EXTRAS.get((plugin.kind, plugin.type)) if plugin.distribution == OUR_DISTRIBUTION else None
     try:
-        return metadata.EntryPoint(plugin.type, plugin.target, GROUPS[plugin.kind]).load()
+        config = metadata.EntryPoint(plugin.type, plugin.target, GROUPS[plugin.kind]).load()
+        if inspect.isclass(config) and issubclass(config, SourceConfig):
+            config.model_rebuild()  # builds what was deferred: fields that pydantic cannot use are the plugin's defect
     except ModuleNotFoundError as error:
         if plugin.module.partition(".")[0] != (error.name or "").partition(".")[0]:
             raise ConfigError((_needs(plugin, path, error.name or "a library", extra),)) from error
         raise _broken(plugin, path, error) from error
     except Exception as error:  # a plugin's module may raise anything; the other sources' mistakes are still wanted
         raise _broken(plugin, path, error) from error
+    return config
 
 
 def _missing(extra: str) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence, Sized
 from ipaddress import ip_address
 from socket import AF_INET, inet_pton
 
@@ -32,48 +32,65 @@ PROTOCOLS = frozenset(("TCP", "UDP", "SCTP"))
 _FEW = 4
 """Addresses and ports, or labels, of a record that is surely small."""
 
+_MANY = 5
+"""Instances that are cheaper to look at together."""
+
 
 def faults(instances: Sequence[ServiceInstance]) -> dict[int, str]:
     """Why the catalog cannot take some of ``instances`` (their names aside), by position; each text names the field.
 
-    Runs for every new or changed instance, hence its shape: one look at the encoded whole spares most looks at its texts,
-    and what the one before had, too, was looked at already.
+    Runs for every new or changed instance: nearly always all of a group are fit, which is told column by column.
     """
-    found: dict[int, str] = {}
-    shown = _all_shown(instances)
-    ports: tuple[Port, ...] | None = None
-    tags: tuple[str, ...] | None = None
-    meta: dict[str, str] | None = None
-    for position, instance in enumerate(instances):
-        fault = _fault(instance, shown)
-        if fault is None and instance.ports is not ports:
-            fault = _ports_fault(instance.ports, shown)
-            ports = instance.ports if fault is None else None
-        if fault is None and (instance.tags is not tags or instance.meta is not meta):
-            tags, meta = instance.tags, instance.meta
-            fault = _labels_fault(tags, meta)
-            if fault is not None:
-                tags = meta = None
-        if fault is None and not (shown and _is_small(instance)):
-            fault = _size_fault(instance)
-        if fault is not None:
-            found[position] = fault
-    return found
+    if len(instances) >= _MANY and _are_fit(instances):
+        return {}
+    return {position: fault for position, instance in enumerate(instances) if (fault := _fault(instance)) is not None}
 
 
-def _all_shown(instances: Sequence[ServiceInstance]) -> bool:
-    """Whether every text of them can be shown, as far as that is told at a glance."""
+def _are_fit(instances: Sequence[ServiceInstance]) -> bool:
+    """Whether all are surely fit; False may only mean that it cannot be told so cheaply."""
+    if not instances:
+        return True
     try:
         encoded = encode_json(instances)
     except UnicodeEncodeError:
         return False
     # JSON escapes control characters, so that ASCII without an escape has none but DEL.
-    return encoded.isascii() and b"\\" not in encoded and b"\x7f" not in encoded
+    if not encoded.isascii() or b"\\" in encoded or b"\x7f" in encoded:
+        return False
+    ids = [instance.id for instance in instances]
+    addresses = [instance.addresses for instance in instances]
+    ports = {id(instance.ports): instance.ports for instance in instances}.values()
+    tags = {instance.tags for instance in instances}
+    metas = {id(instance.meta): instance.meta for instance in instances}.values()
+    labels = set().union(*tags, *metas, *[meta.values() for meta in metas])
+    weights = {instance.weight for instance in instances}
+    texts: set[str | None] = {instance.hostname for instance in instances}
+    texts.update([instance.region for instance in instances])
+    texts.update([instance.zone for instance in instances])
+    texts.update([instance.node for instance in instances])
+    texts.discard(None)
+    return (
+        "" not in ids
+        and _longest(ids) <= MAX_ID
+        and _longest(texts) <= MAX_TEXT  # type: ignore[arg-type]  # None was taken out
+        and min(weights) >= 0
+        and max(weights) <= MAX_WEIGHT
+        # No record of ASCII with so few of everything can be too large.
+        and _longest(addresses) + _longest(ports) <= _FEW
+        and _longest(tags) + _longest(metas) <= _FEW
+        and not any(_ports_fault(each) for each in ports)
+        and _longest(labels) <= MAX_LABEL
+        and all(_is_address(address) for each in addresses for address in each)
+    )
 
 
-def _fault(instance: ServiceInstance, shown: bool) -> str | None:
+def _longest(items: Iterable[Sized]) -> int:
+    return max(map(len, items), default=0)
+
+
+def _fault(instance: ServiceInstance) -> str | None:
     id_, addresses = instance.id, instance.addresses
-    if not id_ or len(id_) > MAX_ID or not (shown or _is_shown(id_)):
+    if not id_ or len(id_) > MAX_ID or not _is_shown(id_):
         return f"the id is empty, longer than {MAX_ID} characters, or has some that cannot be shown"
     if len(addresses) > MAX_MANY or len(instance.ports) > MAX_MANY:
         return f"more than {MAX_MANY} addresses or ports"
@@ -81,24 +98,24 @@ def _fault(instance: ServiceInstance, shown: bool) -> str | None:
         if not _is_address(address):
             return f"the address {address[:80]!r} is none"
     for text in (instance.hostname, instance.region, instance.zone, instance.node):
-        if text is not None and (len(text) > MAX_TEXT or not (shown or _is_shown(text))):
+        if text is not None and (len(text) > MAX_TEXT or not _is_shown(text)):
             return f"the host name, region, zone or node {text[:80]!r} is too long, or cannot be shown"
     if not 0 <= instance.weight <= MAX_WEIGHT:
         return f"the weight {instance.weight} is not between 0 and {MAX_WEIGHT}"
-    return None
+    return _ports_fault(instance.ports) or _labels_fault(instance.tags, instance.meta) or _size_fault(instance)
 
 
-def _ports_fault(ports: tuple[Port, ...], shown: bool) -> str | None:
-    return next((fault for port in ports if (fault := _port_fault(port, shown)) is not None), None)
+def _ports_fault(ports: tuple[Port, ...]) -> str | None:
+    return next((fault for port in ports if (fault := _port_fault(port)) is not None), None)
 
 
-def _port_fault(port: Port, shown: bool) -> str | None:
+def _port_fault(port: Port) -> str | None:
     if not 0 < port.port < 65536:
         return f"the port {port.port} is not between 1 and 65535"
     if port.protocol not in PROTOCOLS:
         return f"the protocol {port.protocol[:80]!r} is none of {', '.join(sorted(PROTOCOLS))}"
     for text in (port.name, port.app_protocol):
-        if text is not None and (len(text) > MAX_TEXT or not (shown or _is_shown(text))):
+        if text is not None and (len(text) > MAX_TEXT or not _is_shown(text)):
             return f"the port's name {text[:80]!r} is too long, or cannot be shown"
     return None
 
@@ -110,11 +127,6 @@ def _labels_fault(tags: tuple[str, ...], meta: dict[str, str]) -> str | None:
         if len(text) > MAX_LABEL:
             return f"a tag or meta entry is longer than {MAX_LABEL} characters"
     return None
-
-
-def _is_small(instance: ServiceInstance) -> bool:
-    """Whether no record of ASCII with so few of everything can be too large."""
-    return len(instance.addresses) + len(instance.ports) <= _FEW and len(instance.meta) + len(instance.tags) <= _FEW
 
 
 def _size_fault(instance: ServiceInstance) -> str | None:

@@ -1,12 +1,14 @@
-"""Where observations become changes of the catalog: transform, fold, publish, without an await in between.
+"""Where observations become changes of the catalog: transform, fold, publish.
 
-An observation is applied whole or not at all. What the pipeline cannot take is rejected one by one and keeps its old record.
+An observation is applied whole or not at all, under one index; a large listing under several, service by service, and what
+it lacks last. What the pipeline cannot take is rejected one by one and keeps its old record.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -17,7 +19,8 @@ from bridge.catalog.catalog import Catalog
 from bridge.catalog.guard import GuardPolicy
 from bridge.catalog.log import Change
 from bridge.catalog.partition import Partition
-from bridge.catalog.records import Changes, SourceRecords
+from bridge.catalog.record import Changes
+from bridge.catalog.records import SourceRecords
 from bridge.catalog.status import SourceDocument, SourceStatus
 from bridge.contracts import SourceConfig
 from bridge.errors import SourceError, TransientError
@@ -30,6 +33,7 @@ from bridge.model import (
     Rejected,
     SourceEvent,
 )
+from bridge.sync.application import PIECE, Application, Pieces
 from bridge.sync.rejections import Rejections
 from bridge.sync.transform import Transform
 
@@ -57,7 +61,7 @@ def fresh_for(config: SourceConfig, *, polled: bool) -> float:
 class Feed:
     """One configured source as ingest sees it.
 
-    refused: what our own rules reject, by group: id -> reason.
+    refused: what our own rules reject, by group: id -> reason. turn: held while an observation is applied.
     """
 
     status: SourceStatus
@@ -68,6 +72,13 @@ class Feed:
     rejections: Rejections
     refused: dict[str, dict[str, str]] = field(default_factory=dict)
     relisted_at: float = 0.0
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    application: Application | None = None
+
+    def conclude(self) -> None:
+        """End what is being applied, now."""
+        if self.application is not None:
+            self.application.end()
 
 
 class _Shown(NamedTuple):
@@ -89,7 +100,9 @@ class Ingest:
         self.on_changes: Callable[[str, Changes, Change | None], None] = lambda _source, _changes, _change: None
         self.on_forgotten: Callable[[Change], None] = lambda _change: None
         self.on_linger: Callable[[float], None] = lambda _due: None
+        self.on_listing: Callable[[bool], None] = lambda _begins: None
         self.accepted = 0
+        self._listings = 0
         self._clock = clock
         self._logger = logger
         self._shown: dict[Origin, _Shown] = {}
@@ -102,6 +115,7 @@ class Ingest:
 
         scopes: None while the source was not opened yet, so that nobody knows.
         """
+        self._conclude(name)
         if scopes is None:
             scopes = (self.partition.statuses[name].scopes if name in self.partition.statuses else ()) or ("",)
         origin = Origin(self.partition.environment, name)
@@ -126,6 +140,7 @@ class Ingest:
 
     def retire(self, name: str, now: float) -> None:
         """A source is no longer configured: its records stay for a while, and say so. One that has none goes at once."""
+        self._conclude(name)
         self.feeds.pop(name, None)
         if not (self.partition.sources[name].records or self.partition.sources[name].groups):
             self.drop(name)
@@ -149,6 +164,7 @@ class Ingest:
         """Hand the records of ``former`` over to ``name`` under one index."""
         if former not in self.partition.sources or name in self.partition.sources:
             return
+        self._conclude(former)
         old, status = self.partition.sources.pop(former), self.partition.statuses.pop(former)
         records = SourceRecords(old.policy, old.scopes)
         changes = Changes()
@@ -168,18 +184,43 @@ class Ingest:
     # -- what a source says
 
     def accept(self, name: str, observation: Observation, *, scope: str = "", listing: bool = False) -> None:
-        """Apply one observation of the source ``name``, heard on its declared ``scope``.
+        """As `apply`, at once."""
+        application = Application(self._steps(name, observation, scope, listing))
+        while application.step():
+            pass
+
+    async def apply(self, name: str, observation: Observation, *, scope: str = "", listing: bool = False) -> None:
+        """Apply one observation of the source ``name``, heard on its declared ``scope``; others have their turn meanwhile.
 
         listing: a `Confirmed` counts as a complete listing for the guard (polls).
         Raises TransientError where it leads beyond ``max_instances``, ContractError where it breaks the contract; then
-        nothing was changed.
+        nothing was changed. Cancelled, what was begun is ended first.
         """
+        feed = self.feeds[name]
+        async with feed.turn:
+            feed.application = application = Application(self._steps(name, observation, scope, listing))
+            try:
+                while application.step():  # noqa: ASYNC110  # it is a step of work that is awaited, no event
+                    await asyncio.sleep(0)
+            finally:
+                application.end()
+                feed.application = None
+
+    def _steps(self, name: str, observation: Observation, scope: str, listing: bool) -> Iterator[bool]:
         feed, now = self.feeds[name], self._clock.monotonic()
-        events = [observation] if not isinstance(observation, tuple) else list(observation)
-        events = self._transform(feed, events)
+        events: list[SourceEvent] = []
+        pieces = Pieces()
+        for event in observation if isinstance(observation, tuple) else (observation,):
+            if isinstance(event, Listing):
+                events.append((yield from self._transform_listing(feed, event, pieces)))
+            else:
+                events += self._transform(feed, event)
         self._check_size(feed, events)
         strange = _strange(feed, events)
-        changes = feed.records.fold(events, now, self._clock.wall())
+        if len(events) == 1 and isinstance(event := events[0], Listing) and pieces.size > PIECE:
+            changes = yield from self._fold_pieces(name, feed.records, event, pieces, now)
+        else:
+            changes = feed.records.fold(events, now, self._clock.wall())
         if events:
             feed.status.recover(scope)
         for event in events:
@@ -194,16 +235,42 @@ class Ingest:
                     feed.records.relist(event.scope, changes, now)
         if feed.hold is not None:
             changes.absorb(feed.records.mark("listed", scope))
-        self.accepted += len(events)
         self._publish(name, changes)
+        self.accepted += len(events)
         if any(isinstance(event, InstanceGroup) for event in events):
             self._schedule_settling(feed)
-        self.review()
+        self.review(name)
+
+    def _fold_pieces(
+        self, name: str, records: SourceRecords, listing: Listing, pieces: Pieces, now: float
+    ) -> Generator[bool, None, Changes]:
+        """Apply a listing piece by piece: first what it shows, then what it lacks; its last change is left to publish."""
+        wall = self._clock.wall()
+        records.check((listing,))
+        self._listings += 1
+        if self._listings == 1:
+            self.on_listing(True)
+        try:
+            self._publish(name, records.begin_listing(listing, now))
+            for piece in pieces.cut():
+                self._publish(name, records.fold_piece(piece, now, wall))
+                yield True
+            changes = Changes()
+            for following in records.end_listing(listing, now, PIECE):
+                if changes:
+                    self._publish(name, changes)
+                    yield True
+                changes = following
+            return changes
+        finally:
+            self._listings -= 1
+            if not self._listings:
+                self.on_listing(False)
 
     def fail(self, name: str, scope: str, error: SourceError) -> None:
         """A source could not tell ``scope``; nothing is removed, its state says so."""
         self.feeds[name].status.fail(scope, error, self._clock.monotonic())
-        self.review()
+        self.review(name)
 
     def settle(self) -> None:
         """Let go of what lingered long enough."""
@@ -242,25 +309,34 @@ class Ingest:
                 due.append(name)
         return due
 
-    def review(self) -> None:
-        """Tell readers and the log of sources whose state changed."""
+    def review(self, only: str | None = None) -> None:
+        """Tell readers and the log of sources whose state changed. ``only``: the one that something was heard of."""
         now = self._clock.monotonic()
-        shown: dict[Origin, _Shown] = {}
-        for name, status in self.partition.statuses.items():
-            held = self.partition.sources[name]
-            document = status.document(now, instances=0, held=len(held.held), held_reason=held.held_reason)
-            shown[status.origin] = _Shown(
-                structs.replace(document, age_ms=None), status.is_stale(now), status.read, bool(status.unread)
-            )
+        statuses = self.partition.statuses
+        rows = {
+            status.origin: self._row(name, status, now)
+            for name, status in (statuses.items() if only is None else ((only, statuses[only]),))
+        }
+        if only is None:
+            shown = rows
+        elif all(self._shown.get(origin) == row for origin, row in rows.items()):
+            return
+        else:
+            shown = self._shown | rows
         if shown == self._shown:
             return
-        for origin, row in shown.items():
+        for origin, row in rows.items():
             self._tell(origin, self._shown.get(origin), row.document)
         reading = {origin: (row.read, row.unread) for origin, row in shown.items()}
         was_reading = {origin: (row.read, row.unread) for origin, row in self._shown.items()}
         self._shown = shown
         stale = frozenset(origin for origin, row in shown.items() if row.stale)
         self.catalog.revise(now, stale=stale if stale != self.catalog.stale else None, reading=reading != was_reading)
+
+    def _row(self, name: str, status: SourceStatus, now: float) -> _Shown:
+        held = self.partition.sources[name]
+        document = status.document(now, instances=0, held=len(held.held), held_reason=held.held_reason)
+        return _Shown(structs.replace(document, age_ms=None), status.is_stale(now), status.read, bool(status.unread))
 
     def _tell(self, origin: Origin, before: _Shown | None, document: SourceDocument) -> None:
         former = before.document if before is not None else None
@@ -312,25 +388,34 @@ class Ingest:
                 f"the source shows more than max_instances ({most}); its last good state stays. Raise max_instances"
             )
 
-    def _transform(self, feed: Feed, events: list[SourceEvent]) -> list[SourceEvent]:
-        out: list[SourceEvent] = []
-        for event in events:
-            if isinstance(event, Listing):
-                rejected: dict[str, str] = dict(event.rejected)
-                for key in event.unchanged:  # the source does not know what was refused here
-                    rejected.update(feed.refused.get(key, {}))
-                groups = tuple(self._group(feed, group, rejected) for group in event.groups)
-                out.append(structs.replace(event, groups=groups, rejected=rejected))
-            elif isinstance(event, InstanceGroup):
-                rejected = {}
-                out.append(self._group(feed, event, rejected))
-                out += [Rejected(key, reason) for key, reason in rejected.items()]
-            else:
-                out.append(event)
-        return out
+    def _conclude(self, name: str) -> None:
+        if (feed := self.feeds.get(name)) is not None:
+            feed.conclude()
+
+    def _transform_listing(self, feed: Feed, listing: Listing, pieces: Pieces) -> Generator[bool, None, Listing]:
+        rejected: dict[str, str] = dict(listing.rejected)
+        for key in listing.unchanged:  # the source does not know what was refused here
+            rejected.update(feed.refused.get(key, {}))
+        groups: list[InstanceGroup] = []
+        size = 0
+        for raw in listing.groups:
+            group = self._group(feed, raw, rejected)
+            groups.append(group)
+            pieces.add(group)
+            size += len(raw.instances) + 1  # a group without instances is work, too
+            if size >= PIECE:
+                size = 0
+                yield False
+        return structs.replace(listing, groups=tuple(groups), rejected=rejected)
+
+    def _transform(self, feed: Feed, event: SourceEvent) -> list[SourceEvent]:
+        if not isinstance(event, InstanceGroup):
+            return [event]
+        rejected: dict[str, str] = {}
+        return [self._group(feed, event, rejected), *(Rejected(key, reason) for key, reason in rejected.items())]
 
     def _group(self, feed: Feed, group: InstanceGroup, rejected: dict[str, str]) -> InstanceGroup:
-        instances, faults = feed.transform.admit(group.instances, feed.records.records)
+        instances, faults = feed.transform.admit(group.instances, feed.records.records, feed.records.groups.get(group.key))
         if faults:
             raw = {instance.id: instance for instance in group.instances}
             refused = {id_: f"{raw[id_].namespace}/{raw[id_].service} {id_}: {fault}" for id_, fault in faults.items()}

@@ -30,7 +30,7 @@ class Rejections:
             match event:
                 case Listing():
                     self._note_listing(event, records)
-                case InstanceGroup():
+                case InstanceGroup() if self._known:
                     ids = {instance.id for instance in event.instances}
                     self._end([key for key, (place, _) in self._known.items() if event.key in (key, place) or key in ids])
                 case Gone():

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from bridge.aio import Clock
 from bridge.catalog.catalog import Catalog
 from bridge.catalog.entry import ServiceEntry
 from bridge.catalog.partition import Partition
-from bridge.catalog.records import Pair, SourceRecords
+from bridge.catalog.record import Record
+from bridge.catalog.records import SourceRecords
 from bridge.catalog.status import SourceStatus
 from bridge.model import ServiceName
-from bridge.sync.store import Snapshot
+from bridge.sync.store import Snapshot, StoredRecord
+from bridge.sync.store.loading import collector_paused
 
 
+@collector_paused()
 def restore(catalog: Catalog, partition: Partition, snapshot: Snapshot, clock: Clock) -> None:
     """Fill an empty catalog and partition from ``snapshot``; nobody is told, since nobody reads yet."""
     now, wall = clock.monotonic(), clock.wall()
@@ -24,15 +29,7 @@ def restore(catalog: Catalog, partition: Partition, snapshot: Snapshot, clock: C
         partition.statuses[source.name] = status
         partition.sources[source.name] = SourceRecords(None)
     environment = partition.environment
-    arrived: dict[ServiceName, list[Pair]] = {}
-    for record in snapshot.records:
-        records = partition.sources.get(record.source)
-        if records is not None:
-            parts = tuple((part.group, part.instance) for part in record.parts)
-            instance = records.restore(record.id, parts, record.since)
-            arrived.setdefault(instance.service_name, []).append((None, instance))
-    for name, pairs in arrived.items():
-        _entry(catalog, name).change(pairs)
+    _restore_records(catalog, partition, snapshot.records)
     for group in snapshot.groups:
         records = partition.sources.get(group.source)
         if records is not None:
@@ -44,13 +41,38 @@ def restore(catalog: Catalog, partition: Partition, snapshot: Snapshot, clock: C
         entry.index = row.index
         if row.emptied_at is not None:
             entry.emptied_at[environment] = row.emptied_at
-    for name, entry in list(catalog.services.items()):
+    for known, entry in list(catalog.services.items()):
         entry.index = entry.index or snapshot.floor
         if entry.known:
             entry.degrade()
         else:
-            del catalog.services[name]
+            del catalog.services[known]
     partition.services = len(catalog.services)
+
+
+def _restore_records(catalog: Catalog, partition: Partition, stored: Iterable[StoredRecord]) -> None:
+    """Fill the sources and services; together what one group alone shows of one service, as nearly all is."""
+    alike: dict[tuple[str, str, str, str], dict[str, Record]] = {}
+    for record in stored:
+        parts = record.parts
+        if len(parts) > 1:
+            records = partition.sources.get(record.source)
+            if records is not None:
+                instance = records.restore(record.id, tuple([(part.group, part.instance) for part in parts]), record.since)
+                _entry(catalog, instance.service_name).change(((None, instance),))
+            continue
+        instance, group = parts[0].instance, parts[0].group
+        key = (record.source, group, instance.namespace, instance.service)
+        members = alike.get(key)
+        if members is None:
+            members = alike[key] = {}
+        members[record.id] = Record(instance, group, record.since)
+    for (source, group, namespace, name), members in alike.items():
+        records = partition.sources.get(source)
+        if records is not None:
+            service = ServiceName(namespace, name)
+            records.restore_members(group, service, members)
+            _entry(catalog, service).restore(partition.origin(source), {id_: it.instance for id_, it in members.items()})
 
 
 def _entry(catalog: Catalog, name: ServiceName) -> ServiceEntry:

@@ -133,7 +133,7 @@ class SourceSupervisor:
                         await self._clock.sleep(1.0)  # an empty watch must not become a hot loop
                     return None
                 # What this refuses goes up: the source takes it for applied, so only a new one tells it again.
-                self._ingest.accept(self.name, observation, scope=scope)
+                await self._ingest.apply(self.name, observation, scope=scope)
                 if self._clock.monotonic() - began > HEALTHY_AFTER:
                     backoff.reset()
 
@@ -195,9 +195,9 @@ class SourceSupervisor:
             self._ingest.add(self.name, self.config, scopes=("",), polled=self.config.silence is None)
         self._ingest.fail(self.name, "", error)
 
-    def accept_poll(self, observation: Observation) -> None:
+    async def accept_poll(self, observation: Observation) -> None:
         """Apply what a poll returned."""
-        self._ingest.accept(self.name, observation, listing=True)
+        await self._ingest.apply(self.name, observation, listing=True)
 
     def fail_poll(self, error: SourceError) -> None:
         """Note that a poll failed."""
@@ -296,7 +296,7 @@ class _Poller:
             self._not_before = self._clock.monotonic() + self._backoff.delay(error)
             return
         # What this refuses goes up: the source takes it for applied, so only a new one tells it again.
-        self._supervisor.accept_poll(observation)
+        await self._supervisor.accept_poll(observation)
         self._backoff.reset()
         self._not_before = 0.0
 

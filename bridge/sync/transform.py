@@ -13,11 +13,11 @@ from typing import Any
 
 from msgspec import structs
 
-from bridge.catalog.records import Record
+from bridge.catalog.record import Group, Record
 from bridge.contracts import Relabel, SourceConfig
 from bridge.errors import BridgeError
 from bridge.model import ServiceInstance, ServiceName
-from bridge.sync.fitness import faults
+from bridge.sync import fitness
 from bridge.text import name_problem
 
 _FIELD = re.compile(r"\{([^{}]*)\}")
@@ -56,41 +56,56 @@ class Transform:
         return admitted[0] if admitted else None
 
     def admit(
-        self, instances: Sequence[ServiceInstance], known: Mapping[str, Record]
+        self, instances: Sequence[ServiceInstance], known: Mapping[str, Record], former: Group | None = None
     ) -> tuple[tuple[ServiceInstance, ...], dict[str, str]]:
         """What a plugin shows of a group, as the catalog shall have it; and what it shall not have: id -> why.
 
         known: the records there are. What equals its record is given as the record has it: one copy in memory, and "changed?"
-        is cheap from then on; it was looked at before.
+        is cheap from then on; it was looked at before. former: the group as it is.
         """
-        admitted: dict[int, ServiceInstance] = {}
+        if former is not None and self._plain and (differences := former.differences(instances)) is not None:
+            # Where a source gives the same objects as before, they are as the catalog has them.
+            others, refused = self.admit([instances[position] for position in differences], known)
+            if len(others) == len(differences):
+                admitted = list(instances)
+                for position, instance in zip(differences, others, strict=True):
+                    admitted[position] = instance
+                return tuple(admitted), refused
+        shaped, refused = self._shaped(instances)
+        fresh = shaped
+        if not known.keys().isdisjoint([instance.id for instance in shaped]):
+            fresh = []
+            for position, instance in enumerate(shaped):
+                record = known.get(instance.id)
+                if record is not None and record.instance == instance:
+                    shaped[position] = record.instance
+                else:
+                    fresh.append(instance)
+        if faults := self._faults(fresh):
+            unfit = {id(fresh[position]) for position in faults}
+            shaped = [instance for instance in shaped if id(instance) not in unfit]
+            refused.update((fresh[position].id, reason) for position, reason in faults.items())
+        return tuple(shaped), refused
+
+    def _shaped(self, instances: Sequence[ServiceInstance]) -> tuple[list[ServiceInstance], dict[str, str]]:
+        """What is left of ``instances``, shaped; and what cannot be: id -> why."""
+        shaped: list[ServiceInstance] = []
         refused: dict[str, str] = {}
-        fresh: list[int] = []
-        for position, instance in enumerate(instances):
-            shaped = instance
-            if not self._plain or instance.source != self._source or instance.environment != self._environment:
-                try:
-                    shape = self._shape(instance)
-                except UnfitError as fault:
-                    refused[instance.id] = str(fault)
-                    continue
-                if shape is None:
-                    continue
-                shaped = shape
-            record = known.get(shaped.id)
-            if record is not None and record.instance == shaped:
-                admitted[position] = record.instance
+        for instance in instances:
+            if self._plain and instance.source == self._source and instance.environment == self._environment:
+                shaped.append(instance)
+                continue
+            try:
+                shape = self._shape(instance)
+            except UnfitError as fault:
+                refused[instance.id] = str(fault)
             else:
-                admitted[position] = shaped
-                fresh.append(position)
-        if fresh:
-            for position, reason in self._faults([admitted[position] for position in fresh]).items():
-                refused[instances[fresh[position]].id] = reason
-                del admitted[fresh[position]]
-        return tuple(admitted.values()), refused
+                if shape is not None:
+                    shaped.append(shape)
+        return shaped, refused
 
     def _faults(self, instances: Sequence[ServiceInstance]) -> dict[int, str]:
-        found = faults(instances)
+        found = fitness.faults(instances)
         namespace = service = ""
         fault: str | None = "unseen"
         for position, instance in enumerate(instances):

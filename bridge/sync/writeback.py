@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
 from typing import TypeVar
 
 from bridge.aio import Clock
 from bridge.catalog.catalog import Catalog
 from bridge.catalog.log import Change
 from bridge.catalog.partition import Partition
-from bridge.catalog.records import Changes
+from bridge.catalog.record import Changes
 from bridge.errors import StoreError
 from bridge.model import ServiceName
 from bridge.sync.store import Batch, Store, StoredGroup, StoredPart, StoredRecord, StoredService, StoredSource
@@ -19,22 +22,46 @@ from bridge.sync.store import Batch, Store, StoredGroup, StoredPart, StoredRecor
 DELAY = 0.03
 """Seconds changes are collected for before they are written."""
 
+ENOUGH = 1_000
+"""Rows that are written at once."""
+
 RETRY = 2.0
 RESERVE_BELOW = 5_000
 """A new ceiling of indexes is reserved when fewer than this are left."""
 
-
-SLICE = 250
-"""Rows put together before other work of the loop has its turn."""
+PIECE = 500
+"""Rows put together, and handed to the store, before other work of the loop has its turn."""
 
 T = TypeVar("T")
 
 
-async def _slices(items: Iterable[T]) -> AsyncGenerator[T, None]:
-    for number, item in enumerate(items, 1):
-        yield item
-        if number % SLICE == 0:
-            await asyncio.sleep(0)
+@dataclass(slots=True)
+class Dirty:
+    """What is to be written: ids and group keys by source, services, sources."""
+
+    records: dict[str, dict[str, None]] = field(default_factory=dict)
+    groups: dict[str, dict[str, None]] = field(default_factory=dict)
+    services: dict[ServiceName, None] = field(default_factory=dict)
+    sources: dict[str, None] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> int:
+        """Rows, sources aside."""
+        return sum(map(len, self.records.values())) + sum(map(len, self.groups.values())) + len(self.services)
+
+    def absorb(self, other: Dirty) -> None:
+        """Add what was taken from here, and not written."""
+        for mine, others in ((self.records, other.records), (self.groups, other.groups)):
+            for source, keys in others.items():
+                mine.setdefault(source, {}).update(keys)
+        self.services.update(other.services)
+        self.sources.update(other.sources)
+
+
+def _pieces(items: Iterable[T]) -> Iterator[list[T]]:
+    rest = iter(items)
+    while piece := list(islice(rest, PIECE)):
+        yield piece
 
 
 class Writeback:
@@ -46,76 +73,73 @@ class Writeback:
         self._store = store
         self._clock = clock
         self._logger = logging.getLogger("bridge.writeback")
-        self._records: dict[tuple[str, str], None] = {}
-        self._groups: dict[tuple[str, str], None] = {}
-        self._services: dict[ServiceName, None] = {}
-        self._sources: dict[str, None] = {}
+        self._dirty = Dirty()
         self._written_sources: set[str] = set()
         self._writing = 0
-        self._dirty = asyncio.Event()
+        self._wake = asyncio.Event()
+        self._free = asyncio.Event()
+        self._free.set()
         self.error: str | None = None
         self.written = 0
 
     @property
     def depth(self) -> int:
         """Rows not on disk yet: waiting, or being written."""
-        return self._writing + len(self._records) + len(self._groups) + len(self._services)
+        return self._writing + self._dirty.rows
 
     def mark(self, source: str, changes: Changes, change: Change | None) -> None:
         """Note what a change of ``source`` made dirty."""
+        dirty = self._dirty
         for before, after in changes.pairs.values():
-            for instance in (before, after):
-                if instance is not None:
-                    self._records[instance.source, instance.id] = None
-        for id_ in changes.moved:
-            self._records[source, id_] = None
-        for key in changes.groups:
-            self._groups[source, key] = None
-        for name in changes.stands:  # no reader sees its last group go, yet from then on it is only remembered
-            self._services[name] = None
-        if change is not None:
-            for touch in change.touches:
-                self._services[touch.service] = None
-        self._sources[source] = None
-        self._dirty.set()
+            instance = after or before
+            if instance is not None:
+                dirty.records.setdefault(instance.source, {})[instance.id] = None
+        if changes.moved:
+            dirty.records.setdefault(source, {}).update(changes.moved)
+        if changes.groups:
+            dirty.groups.setdefault(source, {}).update(changes.groups)
+        dirty.services.update(dict.fromkeys(changes.stands))  # no reader sees a last group go, yet from then on it is remembered
+        dirty.sources[source] = None
+        self._mark_touched(change)
 
     def mark_services(self, change: Change) -> None:
         """Note services a change touched that came from no source."""
-        for touch in change.touches:
-            self._services[touch.service] = None
-        self._dirty.set()
+        self._mark_touched(change)
 
     async def mark_sources(self) -> None:
         """Note that the sources' times of confirmation moved (periodically)."""
-        for name in {*self._partition.statuses, *self._written_sources}:
-            self._sources[name] = None
-        self._dirty.set()
+        self._dirty.sources.update(dict.fromkeys((*self._partition.statuses, *self._written_sources)))
+        self._wake.set()
+
+    def hold(self, held: bool) -> None:
+        """Begin no write while ``held``: what comes in piece by piece shall be on disk whole."""
+        (self._free.clear if held else self._free.set)()
 
     async def run(self) -> None:
         """Write for ever; a disk that refuses is told once and tried again."""
         while True:
-            await self._dirty.wait()
-            await self._clock.sleep(DELAY)
-            self._dirty.clear()
+            await self._wake.wait()
+            if self._dirty.rows < ENOUGH:
+                await self._clock.sleep(DELAY)
+            await self._free.wait()
+            self._wake.clear()
             await self._flush_or_wait()
 
     async def flush(self) -> None:
         """Write everything dirty now. Raises StoreError; what was dirty stays so."""
-        taken = (self._records, self._groups, self._services, self._sources)
-        self._writing = self.depth
-        self._records, self._groups, self._services, self._sources = {}, {}, {}, {}
+        taken, self._dirty = self._dirty, Dirty()
+        self._writing = taken.rows
         try:
-            await self._store.write(await self._batch(*taken))
+            await self._store.write_pieces(self._batches(taken))
             if self._catalog.indexes.ceiling - self._catalog.indexes.index < RESERVE_BELOW:
                 await self._store.reserve(self._catalog.indexes.index)
                 self._catalog.indexes.ceiling = self._store.ceiling()
         except BaseException:  # also when cancelled: what was not written is still to be written
-            records, groups, services, sources = taken
-            self._records, self._groups = records | self._records, groups | self._groups
-            self._services, self._sources = services | self._services, sources | self._sources
+            self._dirty.absorb(taken)
             raise
         finally:
             self._writing = 0
+        self.written += sum(map(len, taken.records.values()))
 
     async def _flush_or_wait(self) -> None:
         try:
@@ -125,67 +149,77 @@ class Writeback:
                 self._logger.error("state cannot be written", extra={"reason": str(error)})
             self.error = str(error)
             await self._clock.sleep(RETRY)
-            self._dirty.set()
+            self._wake.set()
             return
         if self.error is not None:
             self._logger.info("state is written again", extra={"rows": self.depth})
         self.error = None
 
-    async def _batch(
-        self,
-        records: dict[tuple[str, str], None],
-        groups: dict[tuple[str, str], None],
-        services: dict[ServiceName, None],
-        sources: dict[str, None],
-    ) -> Batch:
-        """What is dirty as it is now, put together in slices between which other work has its turn, and changes may come.
+    def _batches(self, dirty: Dirty) -> Iterator[Batch]:
+        """What is dirty as it is now, in pieces between which other work has its turn, and changes may come.
 
         Index and sources are those at the beginning, and services come after their records: what is stored may be ahead of the
         index stored with it, never behind, so that after a crash no cursor holds that saw something else, and no source
         counts as read whose records are not there.
         """
-        index, revision = self._catalog.indexes.index, self._partition.revision
-        put_sources = [self._stored_source(name) for name in sources if name in self._partition.statuses]
-        removed_sources = [name for name in sources if name not in self._partition.statuses]
-        put_records, removed_records = [], []
-        async for source, id_ in _slices(records):
-            held = self._partition.sources.get(source)
-            record = held.records.get(id_) if held is not None else None
+        batch = partial(Batch, self._catalog.indexes.index, self._partition.revision)
+        put_sources = tuple([self._stored_source(name) for name in dirty.sources if name in self._partition.statuses])
+        removed_sources = tuple([name for name in dirty.sources if name not in self._partition.statuses])
+        for source, ids in dirty.records.items():
+            for piece in _pieces(ids):
+                put, removed = self._stored_records(source, piece)
+                yield batch(put_records=put, removed_records=removed)
+        for source, keys in dirty.groups.items():
+            for piece in _pieces(keys):
+                put_groups, removed = self._stored_groups(source, piece)
+                yield batch(put_groups=put_groups, removed_groups=removed)
+        for names in _pieces(dirty.services):
+            put_services, removed = self._stored_services(names)
+            yield batch(put_services=put_services, removed_services=removed)
+        self._written_sources = (self._written_sources | {row.name for row in put_sources}) - set(removed_sources)
+        yield batch(put_sources=put_sources, removed_sources=removed_sources)
+
+    def _stored_records(self, source: str, ids: list[str]) -> tuple[tuple[StoredRecord, ...], tuple[tuple[str, str], ...]]:
+        """Rows to put, and keys of rows to remove."""
+        held = self._partition.sources.get(source)
+        records = held.records if held is not None else {}
+        put, removed = [], []
+        for id_ in ids:
+            record = records.get(id_)
             if record is None:
-                removed_records.append((source, id_))
+                removed.append((source, id_))
             else:
-                parts = tuple([StoredPart(key, part) for key, part in record.parts])
-                put_records.append(StoredRecord(source, id_, parts, record.since))
-        put_groups, removed_groups = [], []
-        async for source, key in _slices(groups):
-            held = self._partition.sources.get(source)
-            group = held.groups.get(key) if held is not None else None
-            if group is None:
-                removed_groups.append((source, key))
-            else:
-                put_groups.append(StoredGroup(source, key, group.services))
-        put_services, removed_services = [], []
-        async for name in _slices(services):
+                parts = record.parts
+                if len(parts) == 1:  # nearly always
+                    ((key, part),) = parts
+                    stored: tuple[StoredPart, ...] = (StoredPart(key, part),)
+                else:
+                    stored = tuple([StoredPart(key, part) for key, part in parts])
+                put.append(StoredRecord(source, id_, stored, record.since))
+        return tuple(put), tuple(removed)
+
+    def _stored_groups(self, source: str, keys: list[str]) -> tuple[tuple[StoredGroup, ...], tuple[tuple[str, str], ...]]:
+        held = self._partition.sources.get(source)
+        groups = held.groups if held is not None else {}
+        put = tuple([StoredGroup(source, key, groups[key].services) for key in keys if key in groups])
+        return put, tuple([(source, key) for key in keys if key not in groups])
+
+    def _stored_services(self, names: list[ServiceName]) -> tuple[tuple[StoredService, ...], tuple[tuple[str, str], ...]]:
+        put, removed = [], []
+        for name in names:
             entry = self._catalog.services.get(name)
             if entry is None:
-                removed_services.append((name.namespace, name.name))
+                removed.append((name.namespace, name.name))
             else:
                 emptied = entry.emptied_at.get(self._partition.environment)
-                put_services.append(StoredService(name.namespace, name.name, entry.index, emptied))
-        self._written_sources = (self._written_sources | {row.name for row in put_sources}) - set(removed_sources)
-        self.written += len(put_records) + len(removed_records)
-        return Batch(
-            index=index,
-            revision=revision,
-            put_records=tuple(put_records),
-            removed_records=tuple(removed_records),
-            put_groups=tuple(put_groups),
-            removed_groups=tuple(removed_groups),
-            put_sources=tuple(put_sources),
-            removed_sources=tuple(removed_sources),
-            put_services=tuple(put_services),
-            removed_services=tuple(removed_services),
-        )
+                put.append(StoredService(name.namespace, name.name, entry.index, emptied))
+        return tuple(put), tuple(removed)
+
+    def _mark_touched(self, change: Change | None) -> None:
+        if change is not None:
+            for touch in change.touches:
+                self._dirty.services[touch.service] = None
+        self._wake.set()
 
     def _stored_source(self, name: str) -> StoredSource:
         status = self._partition.statuses[name]

@@ -14,7 +14,7 @@ from bridge.catalog.catalog import Catalog
 from bridge.catalog.cursor import Indexes
 from bridge.catalog.log import Change
 from bridge.catalog.partition import Partition
-from bridge.catalog.records import Changes
+from bridge.catalog.record import Changes
 from bridge.catalog.status import SourceStatus
 from bridge.contracts import PluginContext, SourceConfig
 from bridge.model import ServiceInstance, ServiceName

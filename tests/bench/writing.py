@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from bridge.aio import SystemClock
 from bridge.catalog.log import Change
-from bridge.catalog.records import Changes
+from bridge.catalog.record import Changes
 from bridge.model import Listing
 from bridge.sync.store import Store
 from bridge.sync.writeback import Writeback
@@ -25,7 +25,7 @@ DATABASE = "envbridge.db"
 TRANSACTION = 100
 """Rows in a transaction of the reference."""
 
-_FASTEST = 100_000
+_FASTEST = 400_000
 _STEADY = 10_000
 """Rows per second that come in: more than can be written, and what can be kept up with."""
 

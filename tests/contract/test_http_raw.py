@@ -7,13 +7,14 @@ import contextlib
 import json
 import socket
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from random import Random
 from typing import Any
 
 import pytest
 
-from bridge.serve.http import protocol
-from bridge.serve.http.server import Limits
+from bridge.serve.http import client, protocol
+from bridge.serve.http.limits import Limits
 from tests.unit.http.http_bench import GET, Bench, answers, complete, running, statuses, until
 
 
@@ -179,13 +180,13 @@ async def test_byte_by_byte(bench: Bench) -> None:
     assert statuses(received) == [200]
 
 
-async def test_a_request_that_never_ends_is_given_up(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol, "REQUEST_DEADLINE", 0.2)
+async def test_a_request_that_never_ends_is_given_up(bench: Bench) -> None:
+    bench.server.limits = replace(bench.server.limits, request=0.2)
     assert statuses(await bench.say(b"GET / HTTP/1.1\r\nHost")) == [408]
 
 
-async def test_an_idle_connection_is_closed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol, "IDLE_DEADLINE", 0.2)
+async def test_an_idle_connection_is_closed(bench: Bench) -> None:
+    bench.server.limits = replace(bench.server.limits, idle=0.2)
     assert statuses(await bench.say(GET)) == [200]
     assert await bench.say() == b""
 
@@ -278,8 +279,8 @@ async def test_garbage_behind_a_blocked_read_harms_no_other_reader(bench: Bench)
 
 
 @pytest.mark.parametrize("accept", [b"application/json", b"text/event-stream"])
-async def test_a_reader_that_never_reads_is_let_go(bench: Bench, accept: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol, "STUCK_DEADLINE", 0.3)
+async def test_a_reader_that_never_reads_is_let_go(bench: Bench, accept: bytes) -> None:
+    bench.server.limits = replace(bench.server.limits, reader=0.3)
     bench.show(300, size=1000)
     request = b"GET /v1/instances HTTP/1.1\r\nHost: test\r\nAccept: " + accept + b"\r\n\r\n"
     loop = asyncio.get_running_loop()
@@ -297,7 +298,7 @@ async def test_a_reader_that_never_reads_is_let_go(bench: Bench, accept: bytes, 
 
 async def test_a_reader_that_takes_no_last_answer_is_let_go(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its answer fits the buffer, so that nothing ever pauses; the connection must end all the same."""
-    monkeypatch.setattr(protocol, "STUCK_DEADLINE", 0.3)
+    bench.server.limits = replace(bench.server.limits, reader=0.3)
     monkeypatch.setattr(protocol, "HIGH_WATER", 64 * 1024 * 1024)
     bench.show(2000, size=1024)
     loop = asyncio.get_running_loop()
@@ -354,7 +355,7 @@ async def test_mutated_requests_are_never_a_defect(
     bench: Bench, seed: int, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """2,000 in all: each connection gets well-formed answers or none, never a 500."""
-    monkeypatch.setattr(protocol, "LINGER", 0.05)
+    monkeypatch.setattr(client, "LINGER", 0.05)
     random = Random(seed)
     print(f"seed {seed}")
     loop = asyncio.get_running_loop()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from bisect import bisect_left
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from contextlib import AbstractAsyncContextManager
 from random import Random
 from typing import Any, Literal
@@ -93,8 +93,12 @@ class MemoryStore:
             services=tuple(self.services.values()),
         )
 
-    async def write(self, batch: Batch) -> None:
+    async def write_pieces(self, batches: Iterable[Batch]) -> None:
         """One transaction."""
+        for batch in list(batches):
+            self._write(batch)
+
+    def _write(self, batch: Batch) -> None:
         self.index, self.revision = batch.index, batch.revision
         self.records |= {(row.source, row.id): row for row in batch.put_records}
         self.groups |= {(row.source, row.key): row for row in batch.put_groups}

@@ -200,7 +200,8 @@ def shown_metrics() -> dict[str, set[str]]:
     ingest = Ingest(catalog, partition, clock, cast("Any", SimpleNamespace(log=lambda *_, **__: None)))
     ingest.add("source", ScriptedConfig(), scopes=("",), polled=False)
     partition.statuses["source"].hear("", clock.monotonic())
-    server = SimpleNamespace(counts=Counter({("answered", 200): 1}), connections=[], waits=SimpleNamespace(blocked=0))
+    counts = Counter({("answered", 200): 1})
+    server = SimpleNamespace(counts=counts, connections=[], limited={"idle": 1}, waits=SimpleNamespace(blocked=0))
     writeback = SimpleNamespace(depth=0, written=0, error=None)
     metrics = Metrics(catalog, ingest, cast("Any", writeback), cast("Any", server), clock.monotonic)
     metrics.plugin_events["source", "event"] = 1

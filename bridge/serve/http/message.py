@@ -53,12 +53,7 @@ class Request:
 
     def segments(self) -> list[str]:
         """The path's segments, decoded. Raises QueryError where they are not UTF-8."""
-        if "%" not in self.path and self.path.isascii():
-            return self.path.split("/")[1:]
-        try:
-            return [unquote_to_bytes(part).decode() for part in self.path.split("/")[1:]]
-        except UnicodeDecodeError as error:
-            raise QueryError("the path is not UTF-8 once its percent signs are decoded") from error
+        return segments(self.path)
 
 
 @dataclass(slots=True)
@@ -102,9 +97,23 @@ Reply = Answer | Wait | Stream
 class Surface(Protocol):
     """A read protocol on HTTP."""
 
+    def knows(self, path: str) -> bool:
+        """Whether `answer` has a reply to requests for ``path`` (as it was sent, percent-encoded)."""
+        ...
+
     def answer(self, request: Request) -> Reply | None:
         """The reply to ``request``; None: not mine. Pure: it reads the catalog and does no I/O. Raises QueryError."""
         ...
+
+
+def segments(path: str) -> list[str]:
+    """The segments of ``path``, decoded. Raises QueryError where they are not UTF-8."""
+    if "%" not in path and path.isascii():
+        return path.split("/")[1:]
+    try:
+        return [unquote_to_bytes(part).decode() for part in path.split("/")[1:]]
+    except UnicodeDecodeError as error:
+        raise QueryError("the path is not UTF-8 once its percent signs are decoded") from error
 
 
 def parameters(query: str) -> list[tuple[str, str]]:

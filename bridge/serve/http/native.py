@@ -20,7 +20,7 @@ from bridge.catalog.status import SourceStatus
 from bridge.catalog.view import View, encode_json, encode_msgpack
 from bridge.errors import QueryError
 from bridge.model import Origin, ServiceName
-from bridge.serve.http.message import VARY, Answer, Headers, Reply, Request, Stream, Wait, parameters, problem
+from bridge.serve.http.message import VARY, Answer, Headers, Reply, Request, Stream, Wait, parameters, problem, segments
 from bridge.serve.http.negotiate import EVENTS, JSON, MSGPACK, media_type, takes_gzip
 from bridge.serve.http.ready import LIFE
 from bridge.serve.http.render import body
@@ -36,6 +36,22 @@ class NativeSurface:
         self._catalog = catalog
         self._clock = clock
         self._random = random.Random()
+
+    def knows(self, path: str) -> bool:
+        """Whether the path is ours."""
+        if not path.startswith("/v1/"):
+            return False
+        try:
+            match segments(path):
+                case (
+                    ["v1", "services" | "instances" | "environments"]
+                    | ["v1", "services", _, _]
+                    | ["v1", "instances", _, _, _, *_]
+                ):
+                    return True
+        except QueryError:  # which `answer` tells
+            return True
+        return False
 
     def answer(self, request: Request) -> Reply | None:
         """The reply, None where the path is not ours. Raises QueryError for what cannot be asked."""

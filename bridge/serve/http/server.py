@@ -4,38 +4,39 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import logging
+import os
+import socket
 import ssl
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from email.utils import formatdate
+from functools import lru_cache
+from ipaddress import ip_address
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bridge.aio import Clock
 from bridge.catalog.catalog import Catalog
 from bridge.errors import QueryError
+from bridge.serve.http.access import Access, unauthorized
+from bridge.serve.http.admission import Admission
+from bridge.serve.http.limits import LIMITS, Limit, Limits
 from bridge.serve.http.message import Answer, Reply, Request, Surface, problem
 from bridge.serve.http.protocol import Connection
 from bridge.serve.http.ready import ReadyAnswers
 from bridge.serve.http.waiting import SLICE, Waits
 
+if TYPE_CHECKING:
+    from bridge.serve.http.application import Application, ASGIApp
+    from bridge.serve.http.client import Client
+    from bridge.serve.http.handover import HandedOver
+
+BACKLOG = 4096
 BOOKMARK_EVERY = 10.0
-HANDSHAKE_DEADLINE = 5.0
 OPEN_PATHS = ("/healthz", "/readyz")
 """What anybody may ask, from anywhere."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Connections in all, from one loopback address, and from one other address."""
-
-    connections: int = 20_000
-    per_loopback: int = 10_000
-    per_address: int = 1_000
 
 
 class HttpServer:
@@ -43,6 +44,7 @@ class HttpServer:
 
     tokens: SHA-256 digests of reader tokens.
     insecure: names are for everybody, until there are tokens.
+    app: an ASGI application that is asked what no surface knows; it needs uvicorn (the extra ``admin``).
     """
 
     def __init__(
@@ -54,38 +56,44 @@ class HttpServer:
         tokens: frozenset[bytes] = frozenset(),
         insecure: bool = False,
         limits: Limits | None = None,
+        app: ASGIApp | None = None,
     ) -> None:
         self.catalog = catalog
         self.clock = clock
         self.waits = Waits(clock)
         self.stopping = False
-        self.connections: set[Connection] = set()
+        self.limits = limits or Limits()
+        self.admission = Admission(self.limits)
+        self.connections = self.admission.connections
         self.counts: Counter[tuple[str, int]] = Counter()
+        self.limited: dict[Limit, int] = dict.fromkeys(LIMITS, 0)
         self.ready = ReadyAnswers(catalog)
-        self.tokens = tokens
-        self._guarded = bool(tokens)
-        self._insecure = insecure
+        self.access = Access(tokens, insecure=insecure)
         self._surfaces = tuple(surfaces)
-        self._limits = limits or Limits()
-        self._per_address: Counter[str] = Counter()
+        self.knows = lru_cache(maxsize=1024)(self._knows)
         self._server: asyncio.Server | None = None
         self._tls: ssl.SSLContext | None = None
         self._date = (0, "")
         self._logger = logging.getLogger("bridge.http")
+        self.application: Application | None = None
+        if app is not None:
+            from bridge.serve.http.application import Application
+
+            self.application = Application(self, app)
         catalog.on_wake = self.waits.wake
 
     async def listen(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> tuple[str, int]:
         """Begin to accept; the address bound. Raises OSError."""
         loop = asyncio.get_running_loop()
         self._tls = tls
+        sock = _bound(host, port)
+        where: dict[str, Any] = {"sock": sock} if sock is not None else {"host": host, "port": port, "reuse_address": True}
         self._server = await loop.create_server(
-            lambda: Connection(self),
-            host,
-            port,
+            self._connection,
+            **where,
             ssl=tls,
-            ssl_handshake_timeout=HANDSHAKE_DEADLINE if tls is not None else None,
-            backlog=4096,
-            reuse_address=True,
+            ssl_handshake_timeout=self.limits.handshake if tls is not None else None,
+            backlog=BACKLOG,
         )
         name = self._server.sockets[0].getsockname()
         return str(name[0]), int(name[1])
@@ -97,6 +105,7 @@ class HttpServer:
             await self.clock.sleep(1.0)
             self.ready.clear()
             now = self.clock.monotonic()
+            self.limited["handshake"] += self.admission.failed_handshakes(now)
             for number, connection in enumerate(list(self.connections)):
                 connection.expire(now)
                 if number % SLICE == SLICE - 1:
@@ -123,44 +132,27 @@ class HttpServer:
                 connection.following.finish()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(1.0):
-                while any(connection.unsent for connection in self.connections):  # noqa: ASYNC110  # no event tells it
+                while any(connection.unsent for connection in self.connections) or self._is_application_busy:  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
         for connection in list(self.connections):
             if connection.transport is not None:
                 connection.transport.close()
+        if self.application is not None:
+            await self.application.stop()
 
-    def admit(self, connection: Connection) -> bool:
-        """Count a new connection; whether it is within the limits."""
-        self.connections.add(connection)
-        self._per_address[connection.peer] += 1
-        limit = self._limits.per_loopback if connection.loopback else self._limits.per_address
-        admitted = len(self.connections) <= self._limits.connections and self._per_address[connection.peer] <= limit
-        if not admitted:
-            self.count("refused", 503)
-        return admitted
+    @property
+    def _is_application_busy(self) -> bool:
+        return self.application is not None and self.application.is_busy
 
-    def release(self, connection: Connection) -> None:
-        """Forget a connection that was lost."""
-        if connection in self.connections:
-            self.connections.discard(connection)
-            self._per_address[connection.peer] -= 1
-            if not self._per_address[connection.peer]:
-                del self._per_address[connection.peer]
+    def _connection(self) -> Connection:
+        connection = Connection(self)
+        if self._tls is not None:
+            self.admission.await_handshake(connection, self.clock.monotonic())
+        return connection
 
-    def sees_names(self, connection: Connection, authorization: str | None) -> bool:
-        """Whether the reader may read: with a token, from a loopback address, or because the listener is insecure.
-
-        A token that is none of ours is refused wherever it comes from: its owner should learn that it is wrong or revoked.
-        """
-        if self._guarded and (token := _bearer_token(authorization)) is not None:
-            return hashlib.sha256(token.encode("latin-1")).digest() in self.tokens
-        return connection.loopback or (self._insecure and not self._guarded)
-
-    def unauthorized(self, authorization: str | None) -> Answer:
-        """The answer to a reader who may not read (RFC 6750, section 3)."""
-        if _bearer_token(authorization) is None:
-            return problem(401, "a bearer token is needed to read from here", headers=[("WWW-Authenticate", "Bearer")])
-        return problem(401, "the bearer token is not valid here", headers=[("WWW-Authenticate", 'Bearer error="invalid_token"')])
+    def sees_names(self, connection: Client, authorization: str | None) -> bool:
+        """Whether the reader may read."""
+        return self.access.lets_in(authorization, loopback=connection.loopback)
 
     def replace_tokens(self, tokens: frozenset[bytes]) -> None:
         """Take ``tokens`` (SHA-256 digests) for the old ones, from the next request on; call it in the event loop.
@@ -169,12 +161,11 @@ class HttpServer:
         A listener that had tokens once is never open again, whatever ``insecure`` says: an empty set lets nobody in but
         loopback addresses.
         """
-        self.tokens = tokens
+        self.access.replace(tokens)
         self.ready.clear()
-        self._guarded = self._guarded or bool(tokens)
         self._recheck(iter(list(self.connections)))
 
-    def _recheck(self, connections: Iterator[Connection]) -> None:
+    def _recheck(self, connections: Iterator[Connection | HandedOver]) -> None:
         """Look at some, and at the rest when other work of the loop had its turn."""
         checked = 0
         for connection in islice(connections, SLICE):
@@ -212,6 +203,21 @@ class HttpServer:
         """Add to the counters that `/metrics` shows."""
         self.counts[what, status] += 1
 
+    def count_limit(self, limit: Limit) -> None:
+        """Note that a limit took effect."""
+        self.limited[limit] += 1
+
+    # -- what is answered
+
+    def _knows(self, path: str) -> bool:
+        """Whether a surface answers requests for ``path``."""
+        return any(surface.knows(path) for surface in self._surfaces)
+
+    def hand_over(self) -> HandedOver:
+        """A protocol that asks the application."""
+        assert self.application is not None  # noqa: S101
+        return self.application.protocol()
+
     def reply(self, request: Request) -> Reply:
         """The reply of the first surface that knows the path. Never raises: a defect is a 500, logged."""
         try:
@@ -229,7 +235,7 @@ class HttpServer:
 
     def _reply(self, request: Request) -> Reply:
         if not request.named and request.path not in OPEN_PATHS:
-            return self.unauthorized(request.headers.get("authorization"))
+            return unauthorized(request.headers.get("authorization"))
         reply: Reply | None = None
         method, request.method = request.method, "GET"
         try:
@@ -250,7 +256,18 @@ class HttpServer:
         return reply
 
 
-def _bearer_token(authorization: str | None) -> str | None:
-    """The token in an Authorization field, None where there is none (RFC 6750, section 2.1)."""
-    scheme, _, token = (authorization or "").partition(" ")
-    return token.strip() if scheme.lower() == "bearer" else None
+def _bound(host: str, port: int) -> socket.socket | None:
+    """A socket that listens at an IP address, None for a name. Raises OSError.
+
+    Given even an address to resolve, the event loop starts four threads and loads the tables of international names.
+    """
+    try:
+        family = socket.AF_INET6 if ip_address(host).version == 6 else socket.AF_INET
+    except ValueError:
+        return None
+    try:
+        sock = socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise OSError(error.errno, os.strerror(error.errno or 0)) from error  # it says the address once more
+    sock.setblocking(False)
+    return sock

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import html
 from typing import Any, Protocol
 
 from bridge.catalog.view import encode_json, encode_msgpack
 from bridge.serve.http.message import Answer, Headers, Request, problem
 from bridge.serve.http.negotiate import JSON, MSGPACK, media_type
-from bridge.serve.http.openapi import document
 
+PATHS = frozenset(("/healthz", "/readyz", "/v1/status", "/metrics", "/openapi.json", "/"))
 _FRESH: Headers = [("Cache-Control", "no-cache")]
 
 
@@ -40,6 +39,10 @@ class SystemSurface:
         self._host = host
         self._version = version
 
+    def knows(self, path: str) -> bool:
+        """Whether the path is ours."""
+        return path in PATHS
+
     def answer(self, request: Request) -> Answer | None:
         """The reply, None where the path is not ours."""
         match request.path:
@@ -53,8 +56,12 @@ class SystemSurface:
                 body, kind = self._host.metrics()
                 return Answer(200, [*_FRESH, ("Content-Type", kind)], body)
             case "/openapi.json":
+                from bridge.serve.http.openapi import document  # its parts are much, and nothing else needs them
+
                 return self._document(request, document(self._version))
             case "/":
+                import html  # brings the 2,231 named characters of HTML along
+
                 page = _PAGE.format(version=html.escape(self._version))
                 return Answer(200, [*_FRESH, ("Content-Type", "text/html; charset=utf-8")], page.encode())
         return None

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from bridge.errors import StoreError
 from bridge.sync.store import rows
 from bridge.sync.store.records import Batch
-from bridge.sync.store.schema import transaction
+from bridge.sync.store.schema import transaction, unfinished
 
 RESERVE = 10_000
 """Indexes that one reservation covers."""
@@ -84,27 +84,32 @@ class Database:
         self._log_fd = os.open(self._log, os.O_RDONLY)
         self._unsynced_since: float | None = None
 
+    def put(self, batch: Batch) -> None:
+        """Take the rows of a batch into a transaction that `apply` ends. Raises sqlite3.Error; then nothing of it was stored."""
+        with unfinished(self._conn):
+            self._put(batch)
+
     def apply(self, batch: Batch) -> None:
-        """Store a batch in one transaction. Raises sqlite3.Error; then nothing of it was stored."""
-        conn = self._conn
+        """Store a batch, and what was `put` before it, in one transaction. Raises as `put` does."""
         counters = replace(
             self.counters, index=batch.index, revision=batch.revision, ceiling=max(self.counters.ceiling, batch.index)
         )
-        with transaction(conn):
-            conn.executemany("DELETE FROM records WHERE source = ? AND id = ?", batch.removed_records)
-            conn.executemany("DELETE FROM instance_groups WHERE source = ? AND key = ?", batch.removed_groups)
-            conn.executemany("DELETE FROM sources WHERE name = ?", ((name,) for name in batch.removed_sources))
-            conn.executemany("DELETE FROM services WHERE namespace = ? AND name = ?", batch.removed_services)
-            rows.put_records(conn, batch.put_records)
-            rows.put_groups(conn, batch.put_groups)
-            rows.put_sources(conn, batch.put_sources)
-            rows.put_services(conn, batch.put_services)
-            rows.put_meta(conn, "counters", counters)
+        with transaction(self._conn):
+            self._put(batch)
+            rows.put_meta(self._conn, "counters", counters)
         self.counters = counters
         if self._unsynced_since is None:
             self._unsynced_since = time.monotonic()
         if os.fstat(self._log_fd).st_size > CHECKPOINT_BYTES:
             self._checkpoint_or_warn()
+
+    def abandon(self) -> None:
+        """Undo what was `put` and will not be applied."""
+        try:
+            if self._conn.in_transaction:
+                self._conn.execute("ROLLBACK")
+        except sqlite3.Error as error:  # what is written next contains it
+            _logger.warning("write cannot be undone", extra={"path": str(self.path), "error": str(error)})
 
     def reserve(self, index: int) -> None:
         """Raise the ceiling to 10,000 above ``index``; it is on the disk itself on return. Raises sqlite3.Error."""
@@ -137,6 +142,17 @@ class Database:
         finally:
             os.close(self._log_fd)
             self._conn.close()
+
+    def _put(self, batch: Batch) -> None:
+        conn = self._conn
+        conn.executemany("DELETE FROM records WHERE source = ? AND id = ?", batch.removed_records)
+        conn.executemany("DELETE FROM instance_groups WHERE source = ? AND key = ?", batch.removed_groups)
+        conn.executemany("DELETE FROM sources WHERE name = ?", ((name,) for name in batch.removed_sources))
+        conn.executemany("DELETE FROM services WHERE namespace = ? AND name = ?", batch.removed_services)
+        rows.put_records(conn, batch.put_records)
+        rows.put_groups(conn, batch.put_groups)
+        rows.put_sources(conn, batch.put_sources)
+        rows.put_services(conn, batch.put_services)
 
     def _count(self, counters: Counters) -> None:
         """Store counters so that not even the loss of the log can bring the former ones back."""

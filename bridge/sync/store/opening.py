@@ -20,6 +20,7 @@ from bridge.intern import Interner
 from bridge.sync.store import rows, schema
 from bridge.sync.store.database import RESERVE, Counters, Database, checkpoint, open_connection
 from bridge.sync.store.directory import companions, move_aside, remove, sync_directory
+from bridge.sync.store.loading import collector_paused
 from bridge.sync.store.reader import Reader, get_meta
 from bridge.sync.store.records import Identity, Snapshot, StoredGroup, StoredRecord, StoredService, StoredSource
 
@@ -158,13 +159,14 @@ def _check_structure(conn: sqlite3.Connection, identity: Identity | None) -> Ide
 def _read(conn: sqlite3.Connection, identity: Identity, interner: Interner) -> Contents:
     reader = Reader(conn, environment=identity.environment, interner=interner)
     counters = get_meta(conn, "counters", Counters)
-    contents = Contents(
-        gaps=reader.gaps(),
-        sources=reader.sources(),
-        groups=reader.groups(),
-        records=reader.records(),
-        services=reader.services(),
-    )
+    with collector_paused():
+        contents = Contents(
+            gaps=reader.gaps(),
+            sources=reader.sources(),
+            groups=reader.groups(),
+            records=reader.records(),
+            services=reader.services(),
+        )
     if counters is not None and not reader.bad:
         contents.counters = counters
         return contents

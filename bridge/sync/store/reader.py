@@ -6,16 +6,29 @@ A row counts only where its checksum fits and it decodes; the others are counted
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
 from sqlite3 import Connection
+from sys import intern
 from typing import TypeVar
 
+from msgspec import Raw
 from msgspec.msgpack import Decoder
+from msgspec.structs import replace
 
 from bridge.intern import LIMIT, Interner
 from bridge.model import ServiceInstance, ServiceName
 from bridge.sync.store.records import StoredGroup, StoredPart, StoredRecord, StoredService, StoredSource
-from bridge.sync.store.rows import POISON, PartRow, RecordRow, ServiceRow, Shape, SourceRow, checksum, gap_sum, source_sum
+from bridge.sync.store.rows import (
+    POISON,
+    AlikeRow,
+    RecordRow,
+    ServiceRow,
+    SourceRow,
+    checksum,
+    gap_sum,
+    record_seed,
+    record_sum,
+    source_sum,
+)
 
 T = TypeVar("T")
 
@@ -35,25 +48,97 @@ def get_meta(conn: Connection, key: str, type: type[T]) -> T | None:
         return None
 
 
+class _RecordsOfSource:
+    """Rows of ``records`` of one source. What most of a group have in common is known by its bytes, and decoded only once."""
+
+    def __init__(self, source: str, environment: str, interner: Interner) -> None:
+        self._source = intern(source)
+        self._environment = environment
+        self._seed = record_seed(source)
+        self._items, self._mapping = interner.items, interner.mapping
+        self._decode = Decoder(RecordRow).decode
+        self._decode_alike = Decoder(AlikeRow).decode
+        self._known: dict[bytes, tuple[str, ServiceInstance]] = {}
+        self._no_meta = interner.mapping({})
+
+    def read(self, id: bytes, value: bytes, sum: int) -> StoredRecord:
+        """One row. Raises one of `POISON` where it is bad."""
+        if record_sum(self._seed, id, value) != sum:
+            raise BadRowError
+        id_ = id.decode()
+        alike, addresses, hostname, node, meta, since, others = self._decode(value)
+        parts: tuple[StoredPart, ...] = (self._part(id_, alike, addresses, hostname, node, meta),)
+        if others:
+            parts += tuple([self._part(id_, *other) for other in others])
+        return StoredRecord(self._source, id_, parts, since)
+
+    def _part(
+        self, id: str, encoded: Raw, addresses: tuple[str, ...], hostname: str | None, node: str | None, meta: dict[str, str]
+    ) -> StoredPart:
+        key = bytes(encoded)
+        group, alike = self._known.get(key) or self._learn(key)
+        instance = replace(
+            alike,
+            id=id,
+            addresses=addresses,
+            hostname=hostname,
+            node=intern(node) if node is not None else None,
+            meta=self._mapping(meta) if meta else self._no_meta,
+        )
+        return StoredPart(group, instance)
+
+    def _learn(self, encoded: bytes) -> tuple[str, ServiceInstance]:
+        """The group, and an instance that has what most of the group have in common."""
+        row = self._decode_alike(encoded)
+        alike = ServiceInstance(
+            environment=self._environment,
+            source=self._source,
+            id="",
+            namespace=intern(row.namespace),
+            service=intern(row.service),
+            ports=self._items(row.ports),
+            health=row.health,
+            lifecycle=row.lifecycle,
+            state=row.state,
+            weight=row.weight,
+            region=intern(row.region) if row.region is not None else None,
+            zone=intern(row.zone) if row.zone is not None else None,
+            tags=self._items(row.tags),
+        )
+        if len(self._known) >= LIMIT:
+            self._known.clear()
+        self._known[encoded] = intern(row.group), alike
+        return self._known[encoded]
+
+
 class Reader:
     """Reads the tables of a connection whose ``text_factory`` is bytes; ``bad`` counts the rows that do not count, by table."""
 
     def __init__(self, conn: Connection, *, environment: str, interner: Interner) -> None:
         self._conn = conn
-        self._environment = interner.text(environment)
-        self._intern = interner.text
-        self._record = Decoder(RecordRow).decode
+        self._environment = intern(environment)
+        self._interner = interner
         self._services = Decoder(tuple[ServiceName, ...]).decode
         self._source = Decoder(SourceRow).decode
         self._service = Decoder(ServiceRow).decode
-        self._intern_items, self._intern_mapping = interner.items, interner.mapping
-        self._decode_shape = Decoder(Shape).decode
-        self._shape = lru_cache(LIMIT)(self._read_shape)  # what repeats is known by its bytes, and not even decoded again
         self.bad: dict[str, int] = {}
 
     def records(self) -> tuple[StoredRecord, ...]:
         """The good rows of ``records``."""
-        return self._read("records", "SELECT source, id, value, checksum FROM records", self._read_record)
+        rows = []
+        bad = 0
+        of_sources: dict[bytes, _RecordsOfSource] = {}
+        for source, id_, value, sum_ in self._conn.execute("SELECT source, id, value, checksum FROM records"):
+            try:
+                of_source = of_sources.get(source)
+                if of_source is None:
+                    of_source = of_sources[source] = _RecordsOfSource(source.decode(), self._environment, self._interner)
+                rows.append(of_source.read(id_, value, sum_))
+            except POISON:
+                bad += 1
+        if bad:
+            self.bad["records"] = bad
+        return tuple(rows)
 
     def groups(self) -> tuple[StoredGroup, ...]:
         """The good rows of ``instance_groups``."""
@@ -83,45 +168,9 @@ class Reader:
             self.bad[table] = bad
         return tuple(rows)
 
-    def _read_record(self, source: bytes, id: bytes, value: bytes, sum: bytes) -> StoredRecord:
-        if checksum(b"records", source, id, value) != sum:
-            raise BadRowError
-        row = self._record(value)
-        source_name, name = self._intern(source.decode()), id.decode()
-        parts = tuple([StoredPart(self._intern(part.group), self._instance(source_name, name, part)) for part in row.parts])
-        return StoredRecord(source_name, name, parts, row.since)
-
-    def _instance(self, source: str, id: str, part: PartRow) -> ServiceInstance:
-        intern = self._intern
-        ports, tags, meta = self._shape(bytes(part.shape))
-        return ServiceInstance(
-            environment=self._environment,
-            source=source,
-            id=id,
-            namespace=intern(part.namespace),
-            service=intern(part.service),
-            addresses=part.addresses,
-            hostname=part.hostname,
-            ports=ports,
-            health=part.health,
-            lifecycle=part.lifecycle,
-            state=part.state,
-            weight=part.weight,
-            region=intern(part.region) if part.region is not None else None,
-            zone=intern(part.zone) if part.zone is not None else None,
-            node=intern(part.node) if part.node is not None else None,
-            tags=tags,
-            meta=meta,
-        )
-
-    def _read_shape(self, encoded: bytes) -> Shape:
-        ports, tags, meta = self._decode_shape(encoded)
-        return self._intern_items(ports), self._intern_items(tags), self._intern_mapping(meta)
-
     def _read_group(self, source: bytes, key: bytes, value: bytes, sum: bytes) -> StoredGroup:
         if checksum(b"instance_groups", source, key, value) != sum:
             raise BadRowError
-        intern = self._intern
         services = tuple([ServiceName(intern(namespace), intern(name)) for namespace, name in self._services(value)])
         return StoredGroup(intern(source.decode()), intern(key.decode()), services)
 
@@ -129,13 +178,13 @@ class Reader:
         if source_sum(name, value, retired_at) != sum:
             raise BadRowError
         row = self._source(value)
-        return StoredSource(self._intern(name.decode()), row.type, row.confirmed_at, row.unread, retired_at)
+        return StoredSource(intern(name.decode()), row.type, row.confirmed_at, row.unread, retired_at)
 
     def _read_service(self, namespace: bytes, name: bytes, value: bytes, sum: bytes) -> StoredService:
         if checksum(b"services", namespace, name, value) != sum:
             raise BadRowError
         row = self._service(value)
-        return StoredService(self._intern(namespace.decode()), self._intern(name.decode()), row.index, row.emptied_at)
+        return StoredService(intern(namespace.decode()), intern(name.decode()), row.index, row.emptied_at)
 
     def _read_gap(self, low: int, high: int, sum: bytes) -> tuple[int, int]:
         if gap_sum(low, high) != sum:

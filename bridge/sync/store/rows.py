@@ -1,6 +1,7 @@
 """How rows go to disk: keys in columns, the rest as msgpack, and a checksum over all of it (`reader` has the way back).
 
 SQLite's own checks let flipped bits inside a value pass, so a row counts only when its checksum and its decoding agree.
+Records outnumber all else by far: what they cost is what writing and starting cost.
 """
 
 from __future__ import annotations
@@ -8,19 +9,28 @@ from __future__ import annotations
 import logging
 import struct
 from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
 from hashlib import blake2b
+from itertools import chain, islice
 from sqlite3 import Connection
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
+from zlib import crc32
 
-from msgspec import Meta, MsgspecError, Raw, Struct
+from msgspec import MsgspecError, Raw, Struct
 from msgspec.msgpack import Encoder
 
-from bridge.model import Health, Lifecycle, Port, State
+from bridge.model import Health, Lifecycle, Port, ServiceInstance, State
 from bridge.sync.store.records import StoredGroup, StoredRecord, StoredService, StoredSource
 
 _logger = logging.getLogger("bridge.store")
 _encode = Encoder().encode
 T = TypeVar("T")
+
+ROWS = 100
+"""Records that one statement stores. Together they cost a third less than alone."""
+
+_PUT_RECORD = "INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?)"
+_PUT_RECORDS = f"{_PUT_RECORD}{', (?, ?, ?, ?)' * (ROWS - 1)}"
 
 POISON = (TypeError, ValueError, OverflowError, RecursionError, struct.error, MsgspecError)
 """What decoding or encoding a bad row can raise."""
@@ -42,36 +52,45 @@ def gap_sum(low: int, high: int) -> bytes:
     return checksum(b"gaps", b"%d" % low, b"%d" % high)
 
 
-Shape = tuple[tuple[Port, ...], tuple[str, ...], dict[str, str]]
-"""Ports, tags and meta: equal for all instances of one version of a service."""
+@lru_cache(1024)
+def record_seed(source: str) -> int:
+    """Where the checksums of a source's rows of ``records`` begin."""
+    return crc32(b"records\0" + source.encode())
 
 
-class PartRow(Struct, frozen=True, gc=False, array_like=True):
-    """A `StoredPart` without what its record and the store say already.
+def record_sum(seed: int, id: bytes, value: bytes) -> int:
+    """The checksum of a row of ``records``, a CRC-32.
 
-    ``shape`` is a `Shape`, which stays encoded: it repeats.
+    It finds up to three flipped bits in a row of up to 11 KB for certain (Koopman, "32-Bit Cyclic Redundancy Codes for
+    Internet Applications", 2002), which no hash does, and all but one of 2^32 other damages, at half the price of a hash.
+    The id comes last: a value ends where its msgpack ends, so that no byte can change sides.
     """
+    return crc32(value + id, seed)
+
+
+class AlikeRow(Struct, frozen=True, gc=False, array_like=True):
+    """What most instances of a group have in common."""
 
     group: str
     namespace: str
     service: str
-    addresses: tuple[str, ...]
-    hostname: str | None
     health: Health
     lifecycle: Lifecycle
     state: State
     weight: int
     region: str | None
     zone: str | None
-    node: str | None
-    shape: Raw
+    ports: tuple[Port, ...]
+    tags: tuple[str, ...]
 
 
-class RecordRow(Struct, frozen=True, gc=False, array_like=True):
-    """The value of a row of ``records``."""
+PartRow = tuple[Raw, tuple[str, ...], str | None, str | None, dict[str, str]]
+"""A `StoredPart` without what its record and the store say already: an `AlikeRow`, which is known by its bytes, addresses,
+host name, node and meta.
+"""
 
-    since: float
-    parts: Annotated[tuple[PartRow, ...], Meta(min_length=1)]
+RecordRow = tuple[Raw, tuple[str, ...], str | None, str | None, dict[str, str], float, tuple[PartRow, ...]]
+"""The value of a row of ``records``: the first `PartRow`, nearly always the only one, then ``since``, then the other parts."""
 
 
 class SourceRow(Struct, frozen=True, gc=False, array_like=True):
@@ -90,8 +109,16 @@ class ServiceRow(Struct, frozen=True, gc=False, array_like=True):
 
 
 def put_records(conn: Connection, records: Iterable[StoredRecord]) -> None:
-    """Store records; one that cannot be encoded is logged and left out, and costs no other."""
-    conn.executemany("INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?)", _encodable(_record_row, records))
+    """Store records; one that cannot be encoded is logged and left out, and costs no other.
+
+    As many as one statement takes are encoded at once, and no more: while a statement runs, other threads run.
+    """
+    rows = _encodable(record_row, records)
+    while chunk := list(islice(rows, ROWS)):
+        if len(chunk) == ROWS:
+            conn.execute(_PUT_RECORDS, [*chain.from_iterable(chunk)])
+        else:
+            conn.executemany(_PUT_RECORD, chunk)
 
 
 def put_groups(conn: Connection, groups: Iterable[StoredGroup]) -> None:
@@ -124,34 +151,31 @@ def put_meta(conn: Connection, key: str, value: Any) -> None:
     conn.execute("INSERT OR REPLACE INTO meta VALUES (?, ?, ?)", row)
 
 
-def _record_row(record: StoredRecord) -> tuple[str, str, bytes, bytes]:
-    if not record.parts:
-        raise ValueError("a record needs a part")
-    parts = []
-    for part in record.parts:
-        it = part.instance
-        if it.id != record.id or it.source != record.source:
-            raise ValueError(f"the part of group {part.group!a} is of another instance")
-        shape: Shape = (it.ports, it.tags, it.meta)
-        parts.append(
-            PartRow(
-                part.group,
-                it.namespace,
-                it.service,
-                it.addresses,
-                it.hostname,
-                it.health,
-                it.lifecycle,
-                it.state,
-                it.weight,
-                it.region,
-                it.zone,
-                it.node,
-                Raw(_encode(shape)),
-            )
-        )
-    value = _encode(RecordRow(record.since, tuple(parts)))
-    return record.source, record.id, value, checksum(b"records", record.source.encode(), record.id.encode(), value)
+def record_row(record: StoredRecord) -> tuple[str, str, bytes, int]:
+    """A row of ``records``, its value a `RecordRow` put together without one. Raises one of `POISON` where it cannot be."""
+    source, id_ = record.source, record.id
+    first, *others = [_part_values(record, part.group, part.instance) for part in record.parts]
+    value = _encode((*first, record.since, others))
+    return source, id_, value, record_sum(record_seed(source), id_.encode(), value)
+
+
+def _part_values(record: StoredRecord, group: str, it: ServiceInstance) -> tuple[Any, ...]:
+    if it.id != record.id or it.source != record.source:
+        raise ValueError(f"the part of group {group!a} is of another instance")
+    alike = (
+        group,
+        it.namespace,
+        it.service,
+        it.health,
+        it.lifecycle,
+        it.state,
+        it.weight,
+        it.region,
+        it.zone,
+        it.ports,
+        it.tags,
+    )
+    return alike, it.addresses, it.hostname, it.node, it.meta
 
 
 def _group_row(group: StoredGroup) -> tuple[str, str, bytes, bytes]:

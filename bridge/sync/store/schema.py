@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from sqlite3 import Connection
 
+from bridge.sync.store.former import record_anew
 from bridge.sync.store.reader import get_meta
 from bridge.sync.store.rows import checksum, put_meta, source_sum
 
@@ -41,7 +42,21 @@ def _gaps_and_retirement(conn: Connection) -> None:
             conn.execute("UPDATE sources SET checksum = ? WHERE name = ?", (new, name.decode()))
 
 
-STEPS: tuple[Callable[[Connection], None], ...] = (_base_tables, _gaps_and_retirement)
+def _records_anew(conn: Connection) -> None:
+    """Version 3: records in another form, with another checksum. Bad rows stay, with none, and so stay bad."""
+    conn.execute(
+        "CREATE TABLE records_anew (source TEXT NOT NULL, id TEXT NOT NULL, value BLOB NOT NULL, checksum INTEGER NOT NULL,"
+        " PRIMARY KEY (source, id)) WITHOUT ROWID"
+    )
+    conn.executemany(
+        "INSERT INTO records_anew VALUES (CAST(? AS TEXT), CAST(? AS TEXT), ?, ?)",
+        (record_anew(*row) for row in conn.execute("SELECT source, id, value, checksum FROM records")),
+    )
+    conn.execute("DROP TABLE records")
+    conn.execute("ALTER TABLE records_anew RENAME TO records")
+
+
+STEPS: tuple[Callable[[Connection], None], ...] = (_base_tables, _gaps_and_retirement, _records_anew)
 """The step to version n + 1 at n."""
 
 CURRENT = len(STEPS)
@@ -49,16 +64,24 @@ CURRENT = len(STEPS)
 
 
 @contextmanager
-def transaction(conn: Connection) -> Iterator[None]:
-    """All or nothing; whatever is raised inside, or by the commit itself, rolls back."""
-    conn.execute("BEGIN IMMEDIATE")
+def unfinished(conn: Connection) -> Iterator[None]:
+    """A piece of a transaction that is to go on; the first one begins it, and whatever is raised inside rolls all of it back."""
     try:
+        if not conn.in_transaction:
+            conn.execute("BEGIN IMMEDIATE")
         yield
-        conn.execute("COMMIT")
     except BaseException:
         if conn.in_transaction:
             conn.execute("ROLLBACK")
         raise
+
+
+@contextmanager
+def transaction(conn: Connection) -> Iterator[None]:
+    """All or nothing, with the `unfinished` pieces before; whatever is raised inside, or by the commit itself, rolls back."""
+    with unfinished(conn):
+        yield
+        conn.execute("COMMIT")
 
 
 def version(conn: Connection) -> int:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -26,7 +29,7 @@ T = TypeVar("T")
 
 
 class Store:
-    """The last known good of one environment, in one directory. One caller, one call at a time; all from one event loop."""
+    """The last known good of one environment, in one directory. All calls from one event loop; each waits for the one before."""
 
     def __init__(self, writer: Writer, database: Database, lock: DirectoryLock) -> None:
         self._writer = writer
@@ -35,7 +38,9 @@ class Store:
         self._ceiling = database.counters.ceiling
         self._index = max(database.counters.index, database.counters.floor)
         self._settled = True
+        self._begun = False
         self._closed = False
+        self._turn = asyncio.Lock()  # between the pieces of a write, no other call may come; but closing ends it
 
     @classmethod
     def open(
@@ -77,13 +82,30 @@ class Store:
         A row that cannot be encoded is logged and left out. Raises StoreError where the disk refuses or does not answer in time:
         the caller keeps what it wanted to store and tries again later. Raises ValueError for an index that goes back.
         """
-        if batch.index < self._index:
-            raise ValueError(f"index {batch.index} is below {self._index}, which is stored already")
-        deadline = WRITE_DEADLINE + ROW_DEADLINE * batch.size
-        self._settled = False  # also when cancelled: what was handed out may then not be stored
-        await self._call(lambda: self._database.apply(batch), deadline=deadline)
-        self._settled = True
-        self._index = batch.index
+        await self.write_pieces((batch,))
+
+    async def write_pieces(self, pieces: Iterable[Batch]) -> None:
+        """As `write`, with a batch in pieces: one transaction for all of them, index and revision are those of the last.
+
+        A piece is asked for when the one before the last is stored: a batch of any size takes the memory of two of its pieces,
+        and the event loop has its turns between them.
+        """
+        async with self._turn:
+            self._abandon()
+            held: Batch | None = None
+            try:
+                for piece in pieces:
+                    if held is not None:
+                        self._begun = True
+                        await self._put(held, self._database.put)
+                    held = piece
+                if held is not None:
+                    await self._put(held, self._database.apply)
+                    self._settled, self._begun, self._index = True, False, held.index
+            except BaseException:
+                with suppress(StoreError):  # the thread hangs: the next call abandons what was begun
+                    self._abandon()
+                raise
 
     def ceiling(self) -> int:
         """Indexes up to this one may be handed out."""
@@ -91,12 +113,14 @@ class Store:
 
     async def reserve(self, index: int) -> None:
         """Raise the ceiling to 10,000 above ``index``; on the disk itself on return. Raises StoreError as `write` does."""
-        await self._call(lambda: self._database.reserve(index), deadline=WRITE_DEADLINE)
+        async with self._turn:
+            await self._call(lambda: self._database.reserve(index), deadline=WRITE_DEADLINE)
         self._ceiling = max(self._ceiling, self._database.counters.ceiling)
 
     async def compact(self) -> None:
         """Take the write-ahead log into the database and give its room back. Raises StoreError as `write` does."""
-        await self._call(self._database.compact, deadline=WRITE_DEADLINE)
+        async with self._turn:
+            await self._call(self._database.compact, deadline=WRITE_DEADLINE)
 
     async def close(self) -> None:
         """Close in order: the next opening counts on from the last index stored.
@@ -121,9 +145,27 @@ class Store:
             self._closed = True
             self._writer.stop()
 
-    async def _call(self, job: Callable[[], T], *, deadline: float) -> T:
+    async def _put(self, piece: Batch, put: Callable[[Batch], None]) -> None:
+        self._check_open()
+        if piece.index < self._index:
+            raise ValueError(f"index {piece.index} is below {self._index}, which is stored already")
+        self._settled = False  # also when cancelled: what was handed out may then not be stored
+        job = _telling(self._database.path, partial(put, piece))
+        await self._writer.call(job, deadline=WRITE_DEADLINE + ROW_DEADLINE * piece.size)
+
+    def _abandon(self) -> None:
+        """Undo, before the thread does anything else, what a write began and gave up. Raises StoreError when the thread hangs."""
+        if self._begun:
+            self._writer.submit(self._database.abandon)
+            self._begun = False
+
+    def _check_open(self) -> None:
         if self._closed:
             raise StoreError(f"{self._database.path} is closed. Open the store again.")
+
+    async def _call(self, job: Callable[[], T], *, deadline: float) -> T:
+        self._check_open()
+        self._abandon()
         return await self._writer.call(_telling(self._database.path, job), deadline=deadline)
 
 

@@ -30,6 +30,11 @@ class Good(SourceConfig):
 class Unfinished(SourceConfig):
     type: Literal["unfinished"]
 
+class Odd(SourceConfig):
+    type: Literal["odd"]
+    what: object()
+    def open(self, ctx): raise NotImplementedError
+
 class NoSource:
     pass
 """
@@ -118,6 +123,7 @@ def test_with_nothing_installed_that_is_said() -> None:
         ("none", "thirdparty", "it is no subclass of SourceConfig"),
         ("none", "thirdparty:Nothing", "cannot be imported: AttributeError"),
         ("none", "failing:Any", "cannot be imported: ZeroDivisionError"),
+        ("odd", "thirdparty:Odd", "cannot be imported: PydanticSchemaGenerationError"),
         ("none", "nowhere:Any", "cannot be imported: ModuleNotFoundError"),
     ],
 )

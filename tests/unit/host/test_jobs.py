@@ -83,3 +83,24 @@ async def test_who_ends_late_does_not_end_the_job_of_who_took_its_place() -> Non
     cancel_new()
     assert jobs.document() == []
     jobs.stop()
+
+
+async def test_jobs_that_came_before_the_start_run_after_it() -> None:
+    jobs = Jobs()
+    ran = asyncio.Event()
+
+    async def run() -> None:
+        ran.set()
+
+    jobs.every("early", 0.05, run)
+    gone = jobs.every("gone", 0.05, run)
+    assert [(row["name"], row["next_run"]) for row in jobs.document()] == [("early", None), ("gone", None)]
+    gone()
+    await jobs.load()
+    jobs.start()
+    async with asyncio.timeout(2.0):
+        await ran.wait()
+    (row,) = jobs.document()
+    assert row["name"] == "early"
+    assert row["next_run"] is not None
+    jobs.stop()

@@ -18,7 +18,7 @@ from bridge.model import InstanceGroup, Listing, ServiceInstance, ServiceName
 from bridge.serve.http.message import Surface
 from bridge.serve.http.native import NativeSurface
 from bridge.serve.http.protocol import Connection
-from bridge.serve.http.server import HttpServer, Limits
+from bridge.serve.http.server import HttpServer
 from bridge.serve.http.system import SystemSurface
 from bridge.sync.ingest import Ingest
 from tests.contract.watch_world import ScriptedConfig
@@ -53,7 +53,7 @@ class HastyClock(SystemClock):
 class Bench:
     """A server in this process, and what to say to it."""
 
-    def __init__(self, *, tokens: frozenset[bytes] = frozenset(), limits: Limits | None = None, insecure: bool = False) -> None:
+    def __init__(self, **options: Any) -> None:
         clock = HastyClock()
         self.catalog = Catalog(Indexes("abc", 1, 1_000_000))
         partition = self.catalog.partitions["eu"] = Partition("eu", "uid", 1)
@@ -61,7 +61,7 @@ class Bench:
         self.ingest.add("main", ScriptedConfig(guard=None), scopes=("",), polled=False)
         self.show(2)
         surfaces: list[Surface] = [NativeSurface(self.catalog, clock), SystemSurface(Host(), "0")]
-        self.server = HttpServer(self.catalog, surfaces, clock, tokens=tokens, limits=limits, insecure=insecure)
+        self.server = HttpServer(self.catalog, surfaces, clock, **options)
         self.port = 0
 
     def show(self, count: int, *, size: int = 1) -> None:

@@ -104,12 +104,12 @@ async def test_a_newer_version_is_refused_and_left_alone(tmp_path: Path) -> None
         await store.write(full_batch())
     conn = sqlite3.connect(tmp_path / "envbridge.db", isolation_level=None)
     conn.execute("CREATE TABLE of_the_future (name TEXT)")
-    conn.execute("PRAGMA user_version = 3")
-    blob = msgspec.msgpack.encode((3, b"whatever"))
+    conn.execute("PRAGMA user_version = 4")
+    blob = msgspec.msgpack.encode((4, b"whatever"))
     conn.execute("UPDATE meta SET value = ?, checksum = ? WHERE key = 'schema'", (blob, row_sum("meta", b"schema", blob)))
     conn.close()
     for _ in range(2):
-        with pytest.raises(StoreError, match=r"has version 3.* up to 2\. Upgrade envbridge, or restore a backup"):
+        with pytest.raises(StoreError, match=r"has version 4.* up to 3\. Upgrade envbridge, or restore a backup"):
             open_store(tmp_path)
     assert names(tmp_path) == ["envbridge.db", "envbridge.lock"]
 

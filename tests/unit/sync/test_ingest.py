@@ -11,7 +11,7 @@ from bridge.catalog.catalog import Catalog
 from bridge.catalog.cursor import Indexes
 from bridge.catalog.log import Change
 from bridge.catalog.partition import Partition
-from bridge.catalog.records import Changes
+from bridge.catalog.record import Changes
 from bridge.catalog.status import SourceStatus
 from bridge.errors import ContractError, ForbiddenError, TransientError
 from bridge.model import Confirmed, Gone, Listing, Observation, Origin, Rejected, ServiceName

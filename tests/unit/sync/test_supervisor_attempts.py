@@ -76,7 +76,7 @@ class Notes:
     def add(self, name: str, config: SourceConfig, *, scopes: Any, polled: bool) -> None:
         """A source is taken on."""
 
-    def accept(self, name: str, observation: Listing, **_: Any) -> None:
+    async def apply(self, name: str, observation: Listing, **_: Any) -> None:
         self.accepted += 1
 
     def fail(self, name: str, scope: str, error: SourceError) -> None:

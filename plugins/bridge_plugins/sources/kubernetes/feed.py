@@ -13,13 +13,15 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 
+from msgspec import Raw
+
 from bridge.aio import in_thread, iterate
 from bridge.errors import ForbiddenError, SourceError, TransientError
 
 from . import wire
 from .requests import Question, Resource, Selection, StatusError, UnauthorizedError, refusal
 from .transport import Api, Exchange
-from .wire import Event
+from .wire import Event, Page, UnreadableError
 
 LIST_RESTARTS = 3
 _LINES_WAITING = 64
@@ -30,7 +32,7 @@ _SPARE = 5.0
 _LONGEST_VERSION = 40
 
 Take = Callable[[Event], Awaitable[None]]
-"""Receives the objects of a list as events, in order."""
+"""Receives the objects of a list as events, in order. Raises UnreadableError where one is no JSON."""
 
 
 class StreamingRefusedError(Exception):
@@ -70,6 +72,7 @@ class Feed:
         self._deadlines = deadlines
         self._no_streaming = no_streaming
         self._version = ""
+        self._last: Raw | None = None
         self._watch: AsyncGenerator[list[bytes], None] | None = None
         self._opened = 0.0
         self._pending: list[bytes] = []
@@ -115,7 +118,7 @@ class Feed:
             except (SourceError, ExpiredError) as error:
                 failure = error
             if events:
-                self._version = wire.read_bookmark(events[-1].object, self.resource.kind).version
+                self._last = events[-1].object
                 self._heard = True
                 yield events
             if failure is not None:
@@ -143,7 +146,10 @@ class Feed:
                     if event.type == "ERROR":
                         raise StreamingRefusedError(lasting=True)
                     if event.type != "BOOKMARK":
-                        await take(event)
+                        try:
+                            await take(event)
+                        except UnreadableError as error:
+                            raise TransientError(f"watch of {self.resource.kind}: a line cannot be read: {error}") from error
                     elif (bookmark := wire.read_bookmark(event.object, self.resource.kind)).initial_end:
                         self._version = bookmark.version
                         self._pending = lines[index + 1 :]
@@ -165,7 +171,7 @@ class Feed:
         while True:
             question = self._selection.page(self.resource, token)
             try:
-                page = wire.read_page(await self._ask(question), self.resource.kind)
+                body, page = await self._ask(question)
                 if token is not None:
                     _check_version(question, page.version, version)
             except (StatusError, MixedPagesError) as error:
@@ -175,27 +181,40 @@ class Feed:
                 token, restarts = None, restarts + 1
                 restart()
                 continue
-            version = page.version
-            for item in page.items:
-                await take(Event("ADDED", item))
-            if page.next is None:
-                self._version = page.version
+            version, token = page.version, page.next
+            try:
+                await _take_all(page, take)
+            except UnreadableError:  # what was taken is in it once more
+                await _take_all(wire.read_page(body, self.resource.kind, cut=False), take)
+            if token is None:
+                self._version = version
                 return
-            token = page.next
+            del body, page  # two pages at once are one too many
 
-    async def _ask(self, question: Question) -> bytes:
+    async def _ask(self, question: Question) -> tuple[bytes, Page]:
         seconds = self._deadlines.request
         exchange = Exchange(self._api, question, read_timeout=seconds)
+
+        def ask() -> tuple[bytes, Page]:
+            body = exchange.body(seconds)
+            return body, wire.read_page(body, self.resource.kind)
+
         try:
-            return await in_thread(lambda: exchange.body(seconds), deadline=seconds, name=f"kubernetes {question}")
+            return await in_thread(ask, deadline=seconds, name=f"kubernetes {question}")
         finally:
             exchange.abort()
+
+    def _resumed_from(self) -> str:
+        """The resourceVersion of what was heard last. Raises TransientError where that has none."""
+        if self._last is not None:
+            self._version, self._last = wire.read_bookmark(self._last, self.resource.kind).version, None
+        return self._version
 
     async def _next_lines(self) -> list[bytes] | None:
         """The next lines of the watch; None where it is silent."""
         while True:
             if self._watch is None:
-                self._watch = self._open(self._selection.watch(self.resource, self._version))
+                self._watch = self._open(self._selection.watch(self.resource, self._resumed_from()))
                 self._heard = False
             patience = self._deadlines.silence * _PATIENCE
             try:
@@ -225,10 +244,10 @@ class Feed:
         silent = f"watch {self.resource.plural}: silent for {self._deadlines.silence * _PATIENCE:g} s"
         try:
             async with asyncio.timeout(self._deadlines.silence * (1 - _PATIENCE)):
-                body = await self._ask(self._selection.newest(self.resource))
+                _, page = await self._ask(self._selection.newest(self.resource))
         except TimeoutError as error:
             raise TransientError(f"{silent}, and no answer to why") from error
-        newest, ours = wire.read_page(body, self.resource.kind).version, self._version
+        newest, ours = page.version, self._resumed_from()
         if not _is_at_least(newest, ours):
             raise TransientError(f"{silent}, and the store is at {newest[:40]!r}, before {ours[:40]!r}")
 
@@ -255,6 +274,11 @@ class Feed:
 
     def _late(self) -> TransientError:
         return TransientError(f"list {self.resource.plural}: not whole within {self._deadlines.request:g} s")
+
+
+async def _take_all(page: Page, take: Take) -> None:
+    for item in page.items:
+        await take(Event("ADDED", item))
 
 
 def _check_version(question: Question, version: str, first: str) -> None:

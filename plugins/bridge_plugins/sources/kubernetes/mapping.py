@@ -14,9 +14,11 @@ from msgspec.structs import replace
 
 from bridge.model import NOWHERE, Health, InstanceGroup, Lifecycle, Origin, Port, ServiceInstance, ServiceName
 
-from .checks import endpoint_fault, is_domain, is_ip
+from .checks import are_usable, is_domain, is_ip, row_fault
 from .policy import Policy
-from .wire import Conditions, EndpointPort, Node, Service, SliceContent, SliceLabels, is_name
+from .rows import Row, SliceRows, rows_of
+from .shapes import Conditions, EndpointPort, Node, Service, SliceContent, SliceLabels
+from .wire import is_name
 
 OWN_MANAGER = "envbridge.io"
 """The managed-by value of what this project writes into a cluster; never read back."""
@@ -96,14 +98,29 @@ def group_from_slice(
     nodes: Mapping[str, NodeFacts],
     origin: Origin = NOWHERE,
 ) -> SliceGroup:
+    """As `group_from_rows`, from a slice as it was read."""
+    return group_from_rows(key, name, rows_of(content), policy, nodes, origin)
+
+
+def group_from_rows(
+    key: str,
+    name: ServiceName,
+    content: SliceRows,
+    policy: Policy,
+    nodes: Mapping[str, NodeFacts],
+    origin: Origin = NOWHERE,
+) -> SliceGroup:
     """The group of one EndpointSlice of the service ``name``: an instance per endpoint, at the slice's ports.
 
     nodes: by name; gives the region, and the zone where the endpoint has none.
     origin: stamped on each, which spares the core a copy of it.
     """
     ports, unresolved = _slice_ports(content.ports, policy)
-    by_name, broken = content.address_type == "FQDN", content.broken or {}
-    prefix = f"{name.namespace}/{name.name}/"
+    rows = content.rows
+    rejected: dict[str, str] = {}
+    by_name, prefix = content.address_type == "FQDN", f"{name.namespace}/{name.name}/"
+    if content.broken or not are_usable(rows, content.address_type):
+        rows, rejected = _usable(key, prefix, content)
     common = ServiceInstance(
         environment=origin.environment,
         source=origin.source,
@@ -115,40 +132,58 @@ def group_from_slice(
         tags=policy.tags,
         meta=policy.meta,
     )
-    instances: dict[str, ServiceInstance] = {}
-    rejected: dict[str, str] = {}
-    for index, endpoint in enumerate(content.endpoints or ()):
-        uid = endpoint.target_ref.uid if endpoint.target_ref is not None else None
-        fault = broken.get(index) or endpoint_fault(endpoint, content.address_type)
-        if fault is None and uid and not is_name(uid):
-            fault = "the uid of its target is none"
-        if fault is not None:
-            known_as = f"{prefix}{uid}" if is_name(uid) else f"{key}/endpoints[{index}]"
-            rejected[known_as] = f"endpoints[{index}] of {key}: {fault}"
-            continue
-        address = endpoint.addresses[0] if endpoint.addresses else ""
-        own_id = prefix + (uid or address)
-        node, zone = endpoint.node_name, endpoint.zone
+    instances: list[ServiceInstance] = []
+    for address, uid, hostname, node, zone, conditions in rows:
+        if address is None:
+            continue  # no such row is usable
         # Copying what a slice's endpoints have in common is the cheapest way to make thousands of them.
         instance = replace(
             common,
-            id=own_id,
+            id=prefix + (uid or address),
             addresses=() if by_name else (address,),
-            hostname=address if by_name else endpoint.hostname,
+            hostname=address if by_name else hostname,
             zone=intern(zone) if zone else None,
             node=intern(node) if node else None,
         )
-        if endpoint.conditions is not None:
-            health, lifecycle = _condition(endpoint.conditions, policy.publish_not_ready)
-            if health != "ready" or lifecycle != "active":
-                instance = replace(instance, health=health, lifecycle=lifecycle)
+        if conditions is not None:
+            health, lifecycle = _condition(conditions, policy.publish_not_ready)
+            instance = replace(instance, health=health, lifecycle=lifecycle)
         if node is not None and node in nodes:
             facts = nodes[node]
             instance = replace(instance, region=facts.region, zone=instance.zone or facts.zone)
-        if own_id in instances:
-            instance = _preferred(instances[own_id], instance)
-        instances[own_id] = instance
-    return SliceGroup(InstanceGroup(key, tuple(instances.values()), (name,)), rejected, unresolved)
+        instances.append(instance)
+    return SliceGroup(InstanceGroup(key, _unique(instances), (name,)), rejected, unresolved)
+
+
+def spliced(former: SliceGroup, head: int, tail: int, between: SliceGroup) -> SliceGroup | None:
+    """The group with other instances between its first ``head`` and its last ``tail``; None where that does not tell it.
+
+    former: with an instance for each of its endpoints. between: of the endpoints that are new or have changed.
+    """
+    if between.rejected:
+        return None  # the reasons tell places in the whole slice
+    old, new = former.group.instances, between.group.instances
+    first, replaced, last = old[:head], old[head : len(old) - tail], old[len(old) - tail :]
+    came = {instance.id for instance in new}.difference(instance.id for instance in replaced)
+    if came and not came.isdisjoint(instance.id for instance in (*first, *last)):
+        return None
+    return SliceGroup(InstanceGroup(former.group.key, (*first, *new, *last), former.group.services), {}, former.unresolved_ports)
+
+
+def _usable(key: str, prefix: str, content: SliceRows) -> tuple[list[Row], dict[str, str]]:
+    """The rows that can be instances, and why the others cannot (`SliceGroup.rejected`)."""
+    rows: list[Row] = []
+    rejected: dict[str, str] = {}
+    broken = content.broken or {}
+    for index, row in enumerate(content.rows):
+        fault = broken.get(index) or row_fault(row, content.address_type)
+        if fault is None:
+            rows.append(row)
+        else:
+            uid = row[1]
+            known_as = f"{prefix}{uid}" if is_name(uid) else f"{key}/endpoints[{index}]"
+            rejected[known_as] = f"endpoints[{index}] of {key}: {fault}"
+    return rows, rejected
 
 
 def _condition(conditions: Conditions, publish_not_ready: bool) -> tuple[Health, Lifecycle]:
@@ -158,21 +193,12 @@ def _condition(conditions: Conditions, publish_not_ready: bool) -> tuple[Health,
     return "ready" if healthy else "unready", "draining" if conditions.terminating else "active"
 
 
-def ready_nodes(content: SliceContent) -> frozenset[str]:
-    """The nodes that hold ready endpoints of a slice; ``""`` stands for an endpoint without a node."""
-    return frozenset(
-        endpoint.node_name or ""
-        for endpoint in content.endpoints or ()
-        if endpoint.addresses and (endpoint.conditions is None or endpoint.conditions.ready is not False)
-    )
-
-
 def group_from_service(
     key: str, service: Service, policy: Policy, ready_on: Collection[str], nodes: Mapping[str, NodeFacts]
 ) -> InstanceGroup:
     """A Service's own group: without instances where its slices stand for it, else what ``policy.publish`` says.
 
-    ready_on: the nodes with ready endpoints, over all slices (`ready_nodes`). nodes: by name, for ``node-port``.
+    ready_on: the nodes with ready endpoints, over all slices (`rows.ready_nodes`). nodes: by name, for ``node-port``.
     """
     name = ServiceName(intern(service.metadata.namespace), intern(service.metadata.name))
     spec = service.spec
@@ -273,6 +299,12 @@ def _port(name: str | None, number: int, protocol: str | None, app_protocol: str
     )
 
 
-def _preferred(first: ServiceInstance, second: ServiceInstance) -> ServiceInstance:
-    """Of one instance that a slice lists twice: the ready one, then the active one, then the first."""
-    return min(first, second, key=lambda item: (item.health != "ready", item.lifecycle != "active"))
+def _unique(instances: list[ServiceInstance]) -> tuple[ServiceInstance, ...]:
+    """Each instance once: of one that a slice lists twice the ready one, then the active one, then the first."""
+    if len({instance.id for instance in instances}) == len(instances):
+        return tuple(instances)
+    unique: dict[str, ServiceInstance] = {}
+    for instance in instances:
+        first = unique.get(instance.id, instance)
+        unique[instance.id] = min(first, instance, key=lambda item: (item.health != "ready", item.lifecycle != "active"))
+    return tuple(unique.values())

@@ -6,7 +6,7 @@ from typing import Literal, get_args
 
 from msgspec import Struct
 
-from .wire import Service
+from .shapes import Service
 
 Publish = Literal["pod", "cluster-ip", "node-port", "load-balancer"]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -15,14 +15,15 @@ from bridge.model import Confirmed, InstanceGroup, Listing, Observation, Origin,
 from .feed import Deadlines, ExpiredError, Feed
 from .policy import Publish
 from .requests import NODES, SERVICES, SLICES, Resource, Selection
+from .slices import Renderer
 from .state import Input, Kind, ScopeState
 from .transport import Api
-from .wire import Event
+from .wire import Event, UnreadableError
 
 _PIECE_OF_WORK = 32 * 1024
-_INSTANCE = 300
-"""Bytes that one instance counts for as work: about what it has in the API's JSON."""
 _COMPLAINTS_KEPT = 1000
+_PORTION = 500
+"""Instances in one observation, about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,7 @@ class KubernetesSource:
         self._no_streaming: set[str] = set()
         self._states: dict[str, ScopeState] = {}
         self._yielded: dict[str, dict[str, Input]] = {}
+        self._renderer = Renderer()
         self._complaints: dict[tuple[str, str], None] = {}
 
     @property
@@ -77,8 +79,11 @@ class KubernetesSource:
             pace = Pace()
             try:
                 async for kind, batch in changes:
-                    for event in batch:
-                        await _take(state, pace, kind, event)
+                    try:
+                        for event in batch:
+                            await _take(state, pace, kind, event)
+                    except UnreadableError as error:  # nothing after it is believed; what came before it is told
+                        state.unknown[kind] = str(error)
                     unheard.discard(kind)
                     heard_any = True
                     rejected = tuple(Rejected(key, reason) for key, reason in state.rejected.items())
@@ -93,7 +98,8 @@ class KubernetesSource:
                                 yielded.pop(key, None)
                             else:
                                 yielded[key] = made_from
-                        yield tuple(events)
+                        for portion in _portions(events):
+                            yield portion
                     if rejected:  # on their own: in one observation with groups they would be taken for parts of those
                         yield rejected
                     if state.unknown:
@@ -115,6 +121,7 @@ class KubernetesSource:
             complain=self._complain,
             before=self._states.get(scope),
             origin=Origin(self._ctx.environment, self._ctx.name),
+            renderer=self._renderer,
         )
         pace = Pace()
         for feed in feeds:
@@ -139,11 +146,11 @@ class KubernetesSource:
             for event in events:
                 if isinstance(event, InstanceGroup):
                     groups.append(event)
-                    await pace.spend(len(event.instances) * _INSTANCE)
                 elif isinstance(event, Rejected):
                     rejected[event.key] = event.reason
             if made_from is not None:
                 inputs[key] = made_from
+            await pace.keep(state)
         listing = state.listing(groups, unchanged, rejected)
         state.clean()
         return listing, inputs
@@ -156,7 +163,7 @@ class KubernetesSource:
         for key in state.dirty:
             made, inputs[key] = state.event(key)
             events.extend(made)
-            await pace.spend(sum(len(event.instances) for event in made if isinstance(event, InstanceGroup)) * _INSTANCE)
+            await pace.keep(state)
         state.clean()
         return events, inputs
 
@@ -174,22 +181,35 @@ class Pace:
     """Lets the event loop breathe between pieces of work, so that none holds it for more than a millisecond or so."""
 
     def __init__(self) -> None:
-        self._spent = 0
+        self._done = 0
 
-    async def spend(self, amount: int) -> None:
-        """Count ``amount`` bytes of work; every 32 KiB, let others go first."""
-        self._spent += amount
-        if self._spent >= _PIECE_OF_WORK:
-            self._spent = 0
+    async def keep(self, state: ScopeState) -> None:
+        """Every 32 KiB of work on ``state``, let others go first."""
+        if state.work - self._done >= _PIECE_OF_WORK:
+            self._done = state.work
             await asyncio.sleep(0)
+
+
+def _portions(events: Sequence[SourceEvent]) -> Iterator[tuple[SourceEvent, ...]]:
+    """The events, in parts that are applied in a moment; what follows a group and belongs to it stays with it."""
+    portion: list[SourceEvent] = []
+    size = 0
+    for event in events:
+        if isinstance(event, InstanceGroup):
+            if size >= _PORTION:
+                yield tuple(portion)
+                portion, size = [], 0
+            size += len(event.instances) + 1
+        portion.append(event)
+    yield tuple(portion)
 
 
 async def _take(state: ScopeState, pace: Pace, kind: Kind, event: Event) -> None:
     if event.type == "DELETED":
-        state.drop(kind, event.object)
+        state.drop(kind, event.object, cut=True)
     elif event.type != "BOOKMARK":
-        state.put(kind, event.object)
-    await pace.spend(len(memoryview(event.object)))
+        state.put(kind, event.object, cut=True)
+    await pace.keep(state)
 
 
 async def _merged(feeds: Sequence[Feed]) -> AsyncGenerator[tuple[Kind, list[Event]], None]:

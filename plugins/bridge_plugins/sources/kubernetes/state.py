@@ -21,49 +21,36 @@ from bridge.model import NOWHERE, Gone, InstanceGroup, Listing, Origin, Rejected
 from . import wire
 from .mapping import (
     NodeFacts,
+    SliceGroup,
     group_from_service,
-    group_from_slice,
     is_foreign,
     is_own,
     node_facts,
-    ready_nodes,
     service_key,
     slice_key,
 )
 from .policy import Policy, Publish, service_policy
-from .wire import BrokenError, Service, SliceContent
+from .rows import SliceRows, pack, rows_of
+from .shapes import Service
+from .slices import Digest, Renderer, SliceInput, SliceRecord, digest_of
+from .wire import BrokenError, UnreadableError
 
 Kind = Literal["EndpointSlice", "Service", "Node"]
 Input = tuple[object, ...]
 """Everything a group was rendered from: equal input, equal group."""
 
-_PACKED = msgspec.msgpack.Decoder(SliceContent)
-# Slices that may lie unpacked between being read and being rendered: many in a list, few in a burst of events.
-_FRESH = 100
+_UNREAD = 16
+"""An object that is known by its digest is so many times less work than one that has to be read."""
 _MANAGED_BY = "app.kubernetes.io/managed-by"
 
 
-class SliceRecord(Struct):
-    """A slice as it is kept: packed, because most are read again only when their Service changes."""
+class ServiceRecord(Struct):
+    """A Service as it is kept. group: its own one, where that depends on nothing else."""
 
-    key: str
-    name: ServiceName
-    digest: tuple[int, int]
-    packed: bytes
-    ready_on: frozenset[str] | None = None
-
-    fresh: SliceContent | None = None
-
-    def content(self) -> SliceContent:
-        """The slice, unpacked; from how it was just read, the first time."""
-        fresh, self.fresh = self.fresh, None
-        return _PACKED.decode(self.packed) if fresh is None else fresh
-
-    def ready_nodes(self) -> frozenset[str]:
-        """As `mapping.ready_nodes`."""
-        if self.ready_on is None:
-            self.ready_on = ready_nodes(self.content())
-        return self.ready_on
+    digest: Digest
+    service: Service
+    policy: Policy
+    group: InstanceGroup | None = None
 
 
 class ScopeState:
@@ -72,6 +59,7 @@ class ScopeState:
     publish: the mode of Services that name none. nodes: whether Nodes are followed. before: the state of the listing
     before; its slices need no decoding where their bytes are the same, and stand in for what cannot be read now.
     complain: told once per Service what on it is not understood. origin: stamped on each instance.
+    renderer: shared by all states of a source; the groups it remembers are used again.
 
     A Node holds no group: one that cannot be read is rejected under a key of its own, and what was known of it counts on.
     """
@@ -86,6 +74,7 @@ class ScopeState:
         complain: Callable[[str, str], None],
         before: ScopeState | None = None,
         origin: Origin = NOWHERE,
+        renderer: Renderer | None = None,
     ) -> None:
         self.scope = scope
         self._origin = origin
@@ -94,24 +83,31 @@ class ScopeState:
         self.unknown: dict[Kind, str] = {}
         self._publish: Publish = publish
         self._default = Policy(publish=publish)
+        self._renderer = renderer or Renderer()
         self._follows_nodes = nodes
         self._count = count
         self._complain = complain
         self._before = before
         self._known = {record.digest: record for record in before.slices.values()} if before else {}
+        self._known_services = {record.digest: (key, record) for key, record in before.services.items()} if before else {}
         self.slices: dict[str, SliceRecord] = {}
-        self.services: dict[str, Service] = {}
-        self.policies: dict[str, Policy] = {}
+        self.services: dict[str, ServiceRecord] = {}
         self.nodes: dict[str, NodeFacts] = {}
         # Keys of what cannot be read, also after it was told; why, by name of the Node, by "" where it has none.
         self._broken: set[str] = set()
         self._broken_nodes: dict[str, str] = {}
         self._members: dict[str, set[str]] = {}
         self._places: bytes | None = None
-        self._fresh = _FRESH
+        # Groups rendered where their slices were read, until they are told.
+        self._rendered: dict[str, tuple[SliceInput, SliceGroup]] = {}
+        self._lists = True
+        self.work = 0  # bytes that were read or rendered: a measure of the time it took
 
-    def put(self, kind: Kind, raw: Raw) -> None:
-        """Take in an object that is there. One that cannot be read is noted in ``rejected`` or ``unknown``."""
+    def put(self, kind: Kind, raw: Raw, *, cut: bool = False) -> None:
+        """Take in an object that is there. One that cannot be read is noted in ``rejected`` or ``unknown``.
+
+        cut: it was cut out unread; raises UnreadableError where it is no JSON at all.
+        """
         try:
             if kind == "EndpointSlice":
                 key = self._put_slice(raw)
@@ -120,17 +116,21 @@ class ScopeState:
             else:
                 key = self._put_node(raw)
         except BrokenError as broken:
+            if cut and isinstance(broken, UnreadableError):
+                raise
             self._reject(kind, broken)
         else:
             self._accept(key)
 
-    def drop(self, kind: Kind, raw: Raw) -> None:
-        """Take out an object that is gone; only its name has to be readable."""
+    def drop(self, kind: Kind, raw: Raw, *, cut: bool = False) -> None:
+        """Take out an object that is gone; only its name has to be readable. cut: as in `put`."""
         try:
             namespace, name = wire.read_name(raw)
             if kind != "Node":
                 namespace = self._namespace(namespace, name)
         except BrokenError as broken:
+            if cut and isinstance(broken, UnreadableError):
+                raise
             self._reject(kind, broken)
             return
         if kind == "EndpointSlice":
@@ -151,9 +151,9 @@ class ScopeState:
         if kind == "Node":
             self.nodes, self._places, self._broken_nodes = {}, None, {}
         elif kind == "Service":
-            self.services, self.policies = {}, {}
+            self.services = {}
         else:
-            self.slices, self._members = {}, {}
+            self.slices, self._members, self._rendered = {}, {}, {}
         place = {"EndpointSlice": "/slice/", "Service": "/service/", "Node": f"/{self._node_key()}/"}[kind]
         self.rejected = {key: reason for key, reason in self.rejected.items() if place not in f"/{key}/"}
         self._broken = set(self.rejected)
@@ -166,26 +166,27 @@ class ScopeState:
             for name in self._before.nodes.keys() - self.nodes.keys():
                 self._set_node(name, self._before.nodes[name])
         self._before = None
-        self._known = {}
+        self._known, self._known_services = {}, {}
+        self._lists = False
         self.dirty = {key: None for key in (*self.services, *self.slices) if key not in self.rejected}
 
     def clean(self) -> None:
         """Forget what was touched and what could not be read: it has been told."""
         self.dirty = {}
         self.rejected = {}
-        self._fresh = _FRESH
+        self._rendered = {}
 
     def event(self, key: str) -> tuple[list[SourceEvent], Input | None]:
         """What is to be said about one group now, and from what: None where it must be said again next time."""
         if (record := self.slices.get(key)) is not None:
-            policy = self.policies.get(service_key(*record.name), self._default)
-            if policy.publish != "pod":
-                return [InstanceGroup(key, (), (record.name,))], self.input(key)
-            mapped = group_from_slice(key, record.name, record.content(), policy, self.nodes, self._origin)
+            made_from = self._slice_input(record)
+            if made_from.policy.publish != "pod":
+                return [InstanceGroup(key, (), (record.name,))], made_from
+            mapped = self._render(key, made_from)
             if mapped.unresolved_ports:
                 self._count("ports_unresolved", mapped.unresolved_ports)
             rejections: list[SourceEvent] = [Rejected(own_id, reason) for own_id, reason in mapped.rejected.items()]
-            return [mapped.group, *rejections], None if rejections else self.input(key)
+            return [mapped.group, *rejections], None if rejections else made_from
         if key in self.services:
             group, missing = self._service_group(key), self._missing_nodes(key)
             return [group, *missing], None if missing else (group,)
@@ -194,8 +195,7 @@ class ScopeState:
     def input(self, key: str) -> Input | None:
         """Everything the group of ``key`` depends on; None where there is no such group."""
         if (record := self.slices.get(key)) is not None:
-            policy = self.policies.get(service_key(*record.name), self._default)
-            return (record.packed, record.name, policy, self._places_digest() if policy.publish == "pod" else b"")
+            return self._slice_input(record)
         if key in self.services:
             return (self._service_group(key),)
         return None
@@ -208,10 +208,15 @@ class ScopeState:
         return Listing(self.scope, tuple(groups), tuple(unchanged), unknown=unknown, rejected={**self.rejected, **rejected})
 
     def _put_slice(self, raw: Raw) -> str:
-        digest = (hash(bytes(raw)), len(memoryview(raw)))
+        text = bytes(raw)
+        digest = digest_of(text)
         if (known := self._known.get(digest)) is not None:
+            self.work += len(text) // _UNREAD
             self._keep_slice(known)
             return known.key
+        self.work += len(text)
+        if not self._lists and (changed := self._put_change(text, digest)) is not None:
+            return changed
         item = wire.read_slice(raw)
         name = item.metadata.name
         namespace = self._namespace(item.metadata.namespace, name)
@@ -226,12 +231,50 @@ class ScopeState:
         elif not wire.is_name(labels.service):
             raise BrokenError("its service name cannot be used", namespace, name)
         else:
-            content = SliceContent(item.address_type, item.endpoints, item.ports, item.broken)
-            packed = msgspec.msgpack.encode(content)
-            owner = ServiceName(intern(namespace), intern(labels.service))
-            self._fresh -= 1
-            self._keep_slice(SliceRecord(key, owner, digest, packed, fresh=content if self._fresh > 0 else None))
+            self._put_whole(key, ServiceName(intern(namespace), intern(labels.service)), digest, rows_of(item), text)
         return key
+
+    def _put_change(self, text: bytes, digest: Digest) -> str | None:
+        """Take in a slice that is known and of which only some endpoints changed: its key; None where that is not so."""
+        frame = wire.read_frame(text)
+        if frame is None:
+            return None
+        metadata = frame.metadata
+        key, labels = slice_key(metadata.namespace, metadata.name), metadata.labels
+        old = self.slices.get(key)
+        if old is None or labels is None or labels.service != old.name.name or is_foreign(labels):
+            return None
+        changed = self._renderer.change(key, self._slice_input(old), frame, text, self.nodes, self._origin)
+        if changed is None:
+            return None
+        self._keep_slice(SliceRecord(key, old.name, digest, changed[0].packed))
+        self._rendered[key] = changed
+        return key
+
+    def _put_whole(self, key: str, owner: ServiceName, digest: Digest, rows: SliceRows, text: bytes) -> None:
+        packed = pack(rows)
+        former = self.slices.get(key) or (self._before.slices.get(key) if self._before is not None else None)
+        if former is not None and former.packed == packed and former.name == owner:
+            former.digest = digest  # something else of the object changed
+            self._keep_slice(former)
+            return
+        record = SliceRecord(key, owner, digest, packed)
+        made_from = self._slice_input(record)
+        if made_from.policy.publish == "pod":  # while it is unpacked; as a rule nothing changes before it is told
+            mapped = self._renderer.render(key, made_from, self.nodes, self._origin, rows, text)
+            self._rendered[key] = (made_from, mapped)
+        self._keep_slice(record)
+
+    def _slice_input(self, record: SliceRecord) -> SliceInput:
+        policy = self._policy(service_key(*record.name))
+        return SliceInput(record.packed, record.name, policy, self._places_digest() if policy.publish == "pod" else b"")
+
+    def _render(self, key: str, made_from: SliceInput) -> SliceGroup:
+        rendered = self._rendered.get(key)
+        if rendered is not None and rendered[0] == made_from:
+            return rendered[1]
+        self.work += len(made_from.packed)
+        return self._renderer.render(key, made_from, self.nodes, self._origin)
 
     def _keep_slice(self, record: SliceRecord) -> None:
         key = record.key
@@ -251,6 +294,7 @@ class ScopeState:
 
     def _forget_slice(self, key: str) -> None:
         old = self.slices.pop(key, None)
+        self._renderer.forget(key)
         self.dirty[key] = None
         if old is not None:
             self._leave(key, old)
@@ -264,6 +308,13 @@ class ScopeState:
         self._touch_service(owner)
 
     def _put_service(self, raw: Raw) -> str:
+        text = bytes(raw)
+        digest = digest_of(text)
+        if (known := self._known_services.get(digest)) is not None:
+            self.work += len(text) // _UNREAD
+            self._keep_service(*known)
+            return known[0]
+        self.work += len(text)
         item = wire.read_service(raw)
         metadata = item.metadata
         metadata.namespace = self._namespace(metadata.namespace, metadata.name)
@@ -277,24 +328,34 @@ class ScopeState:
         metadata.labels = metadata.annotations = None  # read into the policy; they can be large
         for complaint in complaints:
             self._complain(key, complaint)
-        old, old_policy = self.services.get(key), self.policies.get(key, self._default)
-        if old == item and old_policy == policy:
-            return key
-        self.services[key], self.policies[key] = item, policy
-        if old is None or (old_policy.publish, policy.publish) != ("pod", "pod") or item.spec != old.spec:
-            self.dirty[key] = None
-        if policy != old_policy:
-            self.dirty.update(dict.fromkeys(self._members.get(key, ())))
+        group = group_from_service(key, item, policy, (), {}) if policy.publish == "pod" else None
+        self._keep_service(key, ServiceRecord(digest, item, policy, group))
         return key
 
-    def _forget_service(self, key: str) -> None:
-        self.services.pop(key, None)
-        self.dirty[key] = None
-        if self.policies.pop(key, self._default) != self._default:
+    def _keep_service(self, key: str, record: ServiceRecord) -> None:
+        old, old_policy = self.services.get(key), self._policy(key)
+        self.services[key] = record
+        publish = (old_policy.publish, record.policy.publish)
+        changed = old is None or old_policy != record.policy or old.service != record.service
+        if old is None or record.service.spec != old.service.spec or (changed and publish != ("pod", "pod")):
+            self.dirty[key] = None
+        if record.policy != old_policy:
             self.dirty.update(dict.fromkeys(self._members.get(key, ())))
 
+    def _forget_service(self, key: str) -> None:
+        old_policy = self._policy(key)
+        self.services.pop(key, None)
+        self.dirty[key] = None
+        if old_policy != self._default:
+            self.dirty.update(dict.fromkeys(self._members.get(key, ())))
+
+    def _policy(self, key: str) -> Policy:
+        """The policy of a Service, also of one that is not there."""
+        record = self.services.get(key)
+        return self._default if record is None else record.policy
+
     def _touch_service(self, key: str) -> None:
-        if key in self.services and self.policies[key].publish != "pod":
+        if key in self.services and self._policy(key).publish != "pod":
             self.dirty[key] = None
 
     def _put_node(self, raw: Raw) -> str:
@@ -319,24 +380,26 @@ class ScopeState:
             mark = name.encode()
             # Too many is harmless, and searching packed bytes is far cheaper than reading them.
             self.dirty.update((key, None) for key, record in self.slices.items() if mark in record.packed)
-        self.dirty.update((key, None) for key, policy in self.policies.items() if policy.publish == "node-port")
+        self.dirty.update((key, None) for key, record in self.services.items() if record.policy.publish == "node-port")
 
     def _service_group(self, key: str) -> InstanceGroup:
-        service, policy = self.services[key], self.policies[key]
-        ready_on: set[str] = set()
-        if policy.publish != "pod":
-            for member in self._members.get(key, ()):
-                ready_on |= self.slices[member].ready_nodes()
+        record = self.services[key]
+        if record.group is not None:
+            return record.group
+        policy, ready_on = record.policy, set[str]()
+        for member in self._members.get(key, ()):
+            ready_on |= self.slices[member].ready_nodes()
         if policy.publish == "node-port" and not self._follows_nodes:
             self._complain(key, "publish: node-port needs `nodes: true`; shown without instances")
-        return group_from_service(key, service, policy, ready_on, self.nodes)
+        return group_from_service(key, record.service, policy, ready_on, self.nodes)
 
     def _missing_nodes(self, key: str) -> list[SourceEvent]:
         """What a Service's group may lack because of Nodes that cannot be read, and of which nothing is known."""
-        service = self.services[key]
-        if self.policies[key].publish != "node-port":
+        record = self.services[key]
+        if record.policy.publish != "node-port":
             return []
-        prefix = f"{service.metadata.namespace}/{service.metadata.name}"
+        metadata = record.service.metadata
+        prefix = f"{metadata.namespace}/{metadata.name}"
         return [
             Rejected(f"{prefix}/{name}" if name else f"{key}/Node", f"Node {name}".rstrip() + f": {reason}")
             for name, reason in self._broken_nodes.items()
@@ -388,7 +451,7 @@ class ScopeState:
         if key in before.slices and key not in self.slices:
             self._keep_slice(before.slices[key])
         elif key in before.services and key not in self.services:
-            self.services[key], self.policies[key] = before.services[key], before.policies[key]
+            self.services[key] = before.services[key]
 
     def _places_digest(self) -> bytes:
         if self._places is None:

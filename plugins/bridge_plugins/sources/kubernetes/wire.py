@@ -1,29 +1,37 @@
 """The API server's JSON, decoded field by field: only what is mapped is read, everything else is skipped unseen.
 
-Fields are optional wherever Go's encoder may write ``null`` or nothing. Lists and watch events keep their objects raw,
-so that a broken one costs only itself.
+Lists and watch events keep their objects raw, so that a broken one costs only itself.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
-from msgspec import Meta, Raw, Struct
+from msgspec import Raw, Struct
 
 from bridge.errors import TransientError
 
+from .cut import cut_line, cut_list, cut_slice
+from .shapes import (
+    AddressType,
+    Endpoint,
+    EndpointPort,
+    EndpointSlice,
+    Node,
+    Service,
+    SliceMetadata,
+    TargetRef,
+)
+from .shapes import (
+    SliceLabels as SliceLabels,
+)
+
 T = TypeVar("T")
 
-PortNumber = Annotated[int, Meta(ge=1, le=65535)]
-NodePort = Annotated[int, Meta(ge=0, le=65535)]
-"""0: none was given to it."""
-
-AddressType = Literal["IPv4", "IPv6", "FQDN"]
-Protocol = Literal["TCP", "UDP", "SCTP"]
 _MALFORMED = (msgspec.MsgspecError, RecursionError, UnicodeDecodeError)
-_LONGEST_NAME = 255
+LONGEST_NAME = 255
 # The escape of a surrogate, with the one of its second half where that follows; an even run of backslashes escapes itself.
 _SURROGATE = re.compile(
     rb"(?<!\\)(\\++)u(?:[dD][89abAB][0-9a-fA-F]{2}(\\u[dD][c-fC-F][0-9a-fA-F]{2})?|[dD][c-fC-F][0-9a-fA-F]{2})"
@@ -41,83 +49,8 @@ class BrokenError(Exception):
         self.name = name
 
 
-class SliceLabels(
-    Struct,
-    omit_defaults=True,
-    gc=False,
-    rename={
-        "service": "kubernetes.io/service-name",
-        "managed_by": "endpointslice.kubernetes.io/managed-by",
-        "multicluster_service": "multicluster.kubernetes.io/service-name",
-        "source_cluster": "multicluster.kubernetes.io/source-cluster",
-    },
-):
-    """The labels of an EndpointSlice that decide whose it is."""
-
-    service: str | None = None
-    managed_by: str | None = None
-    multicluster_service: str | None = None
-    source_cluster: str | None = None
-
-
-class SliceMetadata(Struct, gc=False):
-    """Of an EndpointSlice."""
-
-    name: str
-    namespace: str
-    labels: SliceLabels | None = None
-
-
-class Conditions(Struct, omit_defaults=True, gc=False):
-    """Of an endpoint; absent ones have a meaning that `mapping` knows."""
-
-    ready: bool | None = None
-    serving: bool | None = None
-    terminating: bool | None = None
-
-
-class TargetRef(Struct, omit_defaults=True, gc=False):
-    """The object behind an endpoint, as a rule a Pod."""
-
-    uid: str | None = None
-
-
-class Endpoint(Struct, omit_defaults=True, gc=False, rename="camel"):
-    """One endpoint; only its first address has a meaning (field documentation of discovery/v1)."""
-
-    addresses: list[str] | None = None
-    conditions: Conditions | None = None
-    hostname: str | None = None
-    target_ref: TargetRef | None = None
-    node_name: str | None = None
-    zone: str | None = None
-
-
-class EndpointPort(Struct, omit_defaults=True, gc=False, rename="camel"):
-    """A port of all endpoints of a slice; without ``port`` it stands for all ports."""
-
-    name: str | None = None
-    port: PortNumber | None = None
-    protocol: Protocol | None = None
-    app_protocol: str | None = None
-
-
-class SliceContent(Struct, omit_defaults=True, gc=False, rename="camel"):
-    """What an EndpointSlice says, without its metadata: equal content is an unchanged slice.
-
-    broken: position -> why that endpoint could not be read; an empty one, with its uid if that was readable, is in its place.
-    """
-
-    address_type: AddressType | None = None
-    endpoints: list[Endpoint] | None = None
-    ports: list[EndpointPort] | None = None
-    broken: dict[int, str] | None = msgspec.field(default=None, name="-")  # no field of the API's
-
-
-class EndpointSlice(SliceContent, rename="camel", kw_only=True):
-    """An EndpointSlice (discovery.k8s.io/v1)."""
-
-    metadata: SliceMetadata
+class UnreadableError(BrokenError):
+    """What was cut out of a list or a line is no JSON at all: either that is broken, or the cut was wrong."""
 
 
 class _LooseSlice(Struct, rename="camel"):
@@ -127,109 +60,17 @@ class _LooseSlice(Struct, rename="camel"):
     ports: list[EndpointPort] | None = None
 
 
+class SliceFrame(Struct, rename="camel"):
+    """An EndpointSlice whose endpoints were cut out (`cut_slice`)."""
+
+    metadata: SliceMetadata
+    address_type: AddressType | None = None
+    endpoints: Raw = Raw(b"null")  # immutable
+    ports: list[EndpointPort] | None = None
+
+
 class _Target(Struct, rename="camel"):
     target_ref: TargetRef | None = None
-
-
-class Metadata(Struct):
-    """Of a Service."""
-
-    name: str
-    namespace: str = ""
-    labels: dict[str, str] | None = None
-    annotations: dict[str, str] | None = None
-
-
-class ServicePort(Struct, rename="camel"):
-    """A port of a Service; ``target_port`` is a number, or the name of a container's port."""
-
-    port: PortNumber
-    name: str | None = None
-    protocol: Protocol | None = None
-    app_protocol: str | None = None
-    target_port: int | str | None = None
-    node_port: NodePort | None = None
-
-
-class ServiceSpec(Struct, rename="camel"):
-    """The specification of a Service."""
-
-    type: str | None = None
-    cluster_ip: str | None = msgspec.field(default=None, name="clusterIP")
-    cluster_ips: list[str] | None = msgspec.field(default=None, name="clusterIPs")
-    ports: list[ServicePort] | None = None
-    external_name: str | None = None
-    external_traffic_policy: str | None = None
-    publish_not_ready_addresses: bool | None = None
-
-
-class Ingress(Struct):
-    """One address of a load balancer."""
-
-    ip: str | None = None
-    hostname: str | None = None
-
-
-class LoadBalancer(Struct):
-    """The load balancer's part of a Service's status."""
-
-    ingress: list[Ingress] | None = None
-
-
-class ServiceStatus(Struct, rename="camel"):
-    """The status of a Service."""
-
-    load_balancer: LoadBalancer | None = None
-
-
-class Service(Struct):
-    """A Service (v1)."""
-
-    metadata: Metadata
-    spec: ServiceSpec | None = None
-    status: ServiceStatus | None = None
-
-
-class NodeLabels(Struct, rename={"region": "topology.kubernetes.io/region", "zone": "topology.kubernetes.io/zone"}):
-    """The labels of a Node that tell where it is."""
-
-    region: str | None = None
-    zone: str | None = None
-
-
-class NodeMetadata(Struct):
-    """Of a Node."""
-
-    name: str
-    labels: NodeLabels | None = None
-
-
-class NodeAddress(Struct):
-    """An address of a Node; only InternalIP and ExternalIP are IPs."""
-
-    type: str
-    address: str
-
-
-class NodeCondition(Struct):
-    """A condition of a Node."""
-
-    type: str
-    status: str
-
-
-class NodeStatus(Struct):
-    """The status of a Node."""
-
-    addresses: list[NodeAddress] | None = None
-    conditions: list[NodeCondition] | None = None
-
-
-class Node(Struct):
-    """A Node (v1)."""
-
-    metadata: NodeMetadata
-    status: NodeStatus | None = None
 
 
 class _ListMetadata(Struct, rename="camel"):
@@ -289,12 +130,16 @@ class Bookmark(Struct):
     initial_end: bool
 
 
+_ANYTHING = msgspec.json.Decoder(Raw)
 _PAGE = msgspec.json.Decoder(_Page)
 _EVENT = msgspec.json.Decoder(_Event)
 _HEAD = msgspec.json.Decoder(_Head)
 _STATUS = msgspec.json.Decoder(Status)
 _SLICE = msgspec.json.Decoder(EndpointSlice)
 _LOOSE_SLICE = msgspec.json.Decoder(_LooseSlice)
+_EMPTY = Raw(b"[]")
+_FRAME = msgspec.json.Decoder(SliceFrame)
+_ENDPOINTS = msgspec.json.Decoder(list[Endpoint])
 _ENDPOINT = msgspec.json.Decoder(Endpoint)
 _TARGET = msgspec.json.Decoder(_Target)
 _SERVICE = msgspec.json.Decoder(Service)
@@ -302,21 +147,31 @@ _NODE = msgspec.json.Decoder(Node)
 _EVENT_TYPES = frozenset({"ADDED", "MODIFIED", "DELETED", "BOOKMARK", "ERROR"})
 
 
-def read_page(body: bytes, kind: str) -> Page:
-    """The page of a list of ``kind``. Raises TransientError for anything else: truncated, HTML, another kind."""
+def read_page(body: bytes, kind: str, *, cut: bool = True) -> Page:
+    """The page of a list of ``kind``. Raises TransientError for anything else: truncated, HTML, another kind.
+
+    cut: the objects may come unread (`cut_list`). Where reading one of them raises UnreadableError, read the page without.
+    """
+    pieces = cut_list(body) if cut else None
     try:
-        page = _decode(_PAGE, body)
+        page = _decode(_PAGE, body if pieces is None else pieces[0])
     except _MALFORMED as error:
+        if pieces is not None:
+            return read_page(body, kind, cut=False)
         raise TransientError(f"list of {kind}: the answer cannot be read: {error}") from error
     if page.kind != f"{kind}List":
         raise TransientError(f"list of {kind}: the answer is a {page.kind[:80]!r}")
     if not page.metadata.resource_version:
         raise TransientError(f"list of {kind}: the answer has no resourceVersion")
-    return Page(page.items or [], page.metadata.resource_version, page.metadata.continue_ or None)
+    items = page.items or [] if pieces is None else [Raw(piece) for piece in pieces[1]]
+    return Page(items, page.metadata.resource_version, page.metadata.continue_ or None)
 
 
 def read_event(line: bytes, kind: str) -> Event:
-    """One line of a watch. Raises TransientError where it is none."""
+    """One line of a watch; its object may come unread (`cut_line`). Raises TransientError where it is none."""
+    cut = cut_line(line)
+    if cut is not None:
+        return Event(cut[0], Raw(cut[1]))
     try:
         event = _decode(_EVENT, line)
     except _MALFORMED as error:
@@ -329,8 +184,8 @@ def read_event(line: bytes, kind: str) -> Event:
 def read_bookmark(raw: Raw, kind: str) -> Bookmark:
     """How far a bookmark, or any other event's object, brings the watch. Raises TransientError where that cannot be told."""
     try:
-        metadata = _HEAD.decode(raw).metadata
-    except _MALFORMED as error:
+        metadata = _decode_object(_HEAD, raw).metadata
+    except (*_MALFORMED, UnreadableError) as error:
         raise TransientError(f"watch of {kind}: an object without metadata: {error}") from error
     if not metadata.resource_version:
         raise TransientError(f"watch of {kind}: an object without resourceVersion")
@@ -350,9 +205,32 @@ def read_status(body: bytes | Raw) -> Status:
 def read_slice(raw: Raw) -> EndpointSlice:
     """An EndpointSlice; endpoints that cannot be read are ``broken``. Raises BrokenError where it is more than those."""
     try:
-        return _SLICE.decode(raw)
+        return _decode_object(_SLICE, raw)
     except _MALFORMED:
         return _read_endpoint_by_endpoint(raw)
+
+
+def read_frame(text: bytes) -> SliceFrame | None:
+    """An EndpointSlice but for its endpoints, which stay unread; None where it has to be read whole."""
+    cut = cut_slice(text)
+    if cut is None:
+        return None
+    try:
+        frame = _FRAME.decode(cut[0])
+    except _MALFORMED:
+        return None
+    if frame.endpoints != _EMPTY:
+        return None
+    frame.endpoints = Raw(cut[1])
+    return frame
+
+
+def read_endpoints(text: bytes) -> list[Endpoint] | None:
+    """A list of endpoints; None where one of them cannot be read."""
+    try:
+        return _ENDPOINTS.decode(text)
+    except _MALFORMED:
+        return None
 
 
 def read_service(raw: Raw) -> Service:
@@ -368,7 +246,7 @@ def read_node(raw: Raw) -> Node:
 def read_name(raw: Raw) -> tuple[str, str]:
     """Namespace (empty where it has none) and name of any object. Raises BrokenError, without a name."""
     try:
-        metadata = _HEAD.decode(raw).metadata
+        metadata = _decode_object(_HEAD, raw).metadata
     except _MALFORMED as error:
         raise BrokenError(f"an object without a readable name: {error}") from error
     namespace = metadata.namespace or ""
@@ -381,11 +259,11 @@ def is_name(text: str | None) -> bool:
     """Whether a text can be part of a key: not empty, no ``/``, no control characters, at most 255 bytes."""
     if not text or "/" in text or not text.isprintable():
         return False
-    return len(text) <= _LONGEST_NAME and (text.isascii() or len(text.encode()) <= _LONGEST_NAME)
+    return len(text) <= LONGEST_NAME and (text.isascii() or len(text.encode()) <= LONGEST_NAME)
 
 
 def _decode(decoder: msgspec.json.Decoder[T], text: bytes) -> T:
-    """What a page or a line says. Half a surrogate pair in one of its objects does not cost the others: it reads as U+FFFD.
+    """What a text says. Half a surrogate pair in it does not cost the rest: it reads as U+FFFD.
 
     Raises what the decoder raises.
     """
@@ -395,6 +273,18 @@ def _decode(decoder: msgspec.json.Decoder[T], text: bytes) -> T:
         whole = _SURROGATE.sub(_without_half, text)
         if whole == text:
             raise
+        return decoder.decode(whole)
+
+
+def _decode_object(decoder: msgspec.json.Decoder[T], raw: Raw) -> T:
+    """What an object says, read for the first time. Raises what the decoder raises, UnreadableError where it is no JSON."""
+    try:
+        return decoder.decode(raw)
+    except _MALFORMED:
+        try:
+            whole = _decode(_ANYTHING, bytes(raw))
+        except _MALFORMED as error:
+            raise UnreadableError(f"no JSON: {error}") from error
         return decoder.decode(whole)
 
 
@@ -427,7 +317,7 @@ def _target(raw: Raw) -> TargetRef | None:
 
 def _read(raw: Raw, decoder: msgspec.json.Decoder[T]) -> T:
     try:
-        return decoder.decode(raw)
+        return _decode_object(decoder, raw)
     except _MALFORMED as error:
         namespace, name = read_name(raw)
         raise BrokenError(str(error), namespace, name) from error
