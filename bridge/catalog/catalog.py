@@ -295,7 +295,7 @@ def _by_service(changes: Changes) -> dict[ServiceName, list[Pair]]:
     found: list[Pair] = []
     for pair in changes.pairs.values():
         before, after = pair
-        if before is not None and after is not None and before.service_name != after.service_name:
+        if before is not None and after is not None and (before.service != after.service or before.namespace != after.namespace):
             touched.setdefault(before.service_name, []).append((before, None))
             touched.setdefault(after.service_name, []).append((None, after))
             continue

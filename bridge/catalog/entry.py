@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from bridge.catalog.summary import Tally, alike
+from bridge.catalog.summary import Tally, alike, counts_alike
 from bridge.model import Origin, ServiceInstance, ServiceName
 
 REMEMBERED_FOR = 24 * 3600.0
@@ -63,6 +63,9 @@ class ServiceEntry:
             if origin is None or instance.environment != origin.environment or instance.source != origin.source:
                 origin = Origin(instance.environment, instance.source)
                 members = self.members.setdefault(origin, {})
+            if before is not None and after is not None and counts_alike(before, after):
+                members[after.id] = after
+                continue
             if before is not None:
                 counts.setdefault((*alike(before), before.state), [before, 0])[1] -= 1
             if after is not None:

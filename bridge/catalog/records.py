@@ -339,32 +339,36 @@ class SourceRecords:
 
     def _put_part(self, key: str, part: ServiceInstance, record: Record, changes: Changes) -> None:
         id_ = part.id
-        self._lingering.pop((key, id_), None)
-        self._unhold(id_)
+        if self._lingering:
+            self._lingering.pop((key, id_), None)
+        if self.held:
+            self._unhold(id_)
         if record.held_by == key:
-            if record.instance == part:
-                return
-            parts: Parts = ((key, part),)
-        else:
-            lingering = [group for group, _ in record.parts if (group, id_) in self._lingering]
-            for group in lingering:
-                del self._lingering[group, id_]
-                self.groups[group].kept.pop(id_, None)
-            others = [entry for entry in record.parts if entry[0] != key and entry[0] not in lingering]
-            parts = (*others, (key, part))
-        self._show(id_, record, parts, changes)
+            if (before := record.instance) != part:
+                record.instance = part
+                self._note(id_, before, part, changes)
+            return
+        lingering = [group for group, _ in record.parts if (group, id_) in self._lingering]
+        for group in lingering:
+            del self._lingering[group, id_]
+            self.groups[group].kept.pop(id_, None)
+        others = [entry for entry in record.parts if entry[0] != key and entry[0] not in lingering]
+        self._show(id_, record, (*others, (key, part)), changes)
 
     def _show(self, id_: str, record: Record, parts: Parts, changes: Changes) -> None:
         before = record.instance
         changed = record.parts != parts
         record.show(parts)
         if record.instance != before:
-            if record.instance.service_name != before.service_name:
-                self._resize(before.service_name, -1)
-                self._resize(record.instance.service_name, 1)
-            changes.note(id_, before, record.instance)
+            self._note(id_, before, record.instance, changes)
         elif changed:
             changes.moved[id_] = None
+
+    def _note(self, id_: str, before: ServiceInstance, after: ServiceInstance, changes: Changes) -> None:
+        if before.service != after.service or before.namespace != after.namespace:
+            self._resize(before.service_name, -1)
+            self._resize(after.service_name, 1)
+        changes.note(id_, before, after)
 
     def _linger(self, key: str, id_: str, now: float, changes: Changes) -> None:
         """A stream no longer shows ``id_`` under ``key``: explicit, but it may be moving to another group."""

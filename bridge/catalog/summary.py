@@ -40,6 +40,17 @@ def alike(instance: ServiceInstance) -> tuple[object, ...]:
     return instance.environment, instance.health, instance.lifecycle, id(instance.ports), id(instance.tags)
 
 
+def counts_alike(one: ServiceInstance, other: ServiceInstance) -> bool:
+    """Whether instances of one origin count in the same way."""
+    return (
+        one.health == other.health
+        and one.lifecycle == other.lifecycle
+        and one.state == other.state
+        and one.ports == other.ports
+        and one.tags == other.tags
+    )
+
+
 class Tally:
     """Running counts of one service's instances, so that a change costs what it weighs."""
 

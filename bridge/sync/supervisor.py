@@ -134,6 +134,7 @@ class SourceSupervisor:
                     return None
                 # What this refuses goes up: the source takes it for applied, so only a new one tells it again.
                 await self._ingest.apply(self.name, observation, scope=scope)
+                await asyncio.sleep(0)  # observations that are there already must not keep others from their turn
                 if self._clock.monotonic() - began > HEALTHY_AFTER:
                     backoff.reset()
 
@@ -229,9 +230,11 @@ class _Watch:
 
         silence: seconds, once it has listed; TransientError then.
         """
+        if self._wanted:
+            return None
         seconds = silence if self._listed or silence is None else max(silence, LISTING_DEADLINE)
         try:
-            async with asyncio.timeout(0.0 if self._wanted else seconds) as deadline:
+            async with asyncio.timeout(seconds) as deadline:
                 self._deadline = deadline
                 observation = await anext(generator)
         except StopAsyncIteration:
@@ -245,7 +248,6 @@ class _Watch:
         finally:
             self._deadline = None
         if self._wanted:
-            self._wanted = False
             return None
         raise TransientError(f"nothing was heard for {seconds:g} s" if self._listed else f"no listing within {seconds:g} s")
 

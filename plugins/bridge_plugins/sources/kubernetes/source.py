@@ -22,7 +22,7 @@ from .wire import Event, UnreadableError
 
 _PIECE_OF_WORK = 32 * 1024
 _COMPLAINTS_KEPT = 1000
-_PORTION = 500
+_PORTION = 100
 """Instances in one observation, about."""
 
 
