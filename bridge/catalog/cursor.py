@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import blake2b
 
 _FORM = re.compile(r"([0-9a-z]+)-([0-9]{1,20})-([0-9a-f]{16})")
@@ -22,6 +23,7 @@ class Cursor:
         return f"{self.lineage}-{self.index}-{self.digest:016x}"
 
 
+@lru_cache(maxsize=1024)  # all who wait for a view have the same
 def parse_cursor(text: str) -> Cursor | None:
     """The cursor in ``text``, with or without the marks of an ETag; None where it is none."""
     bare = text.strip().removeprefix("W/").strip('"')

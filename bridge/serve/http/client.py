@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from sys import intern
 from typing import TYPE_CHECKING
 
 from bridge.serve.http.limits import Limit
@@ -55,7 +56,7 @@ class Client(asyncio.Protocol):
         """Begin to talk over ``transport``."""
         self.transport = transport
         address = transport.get_extra_info("peername")
-        self.peer = str(address[0]) if isinstance(address, tuple) else ""
+        self.peer = intern(address[0]) if isinstance(address, tuple) else ""
         self.loopback = self.peer.startswith(("127.", "::ffff:127.")) or self.peer == "::1"
         self.idle_since = self._server.clock.monotonic()
 

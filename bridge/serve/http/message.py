@@ -72,13 +72,17 @@ class Answer:
 class Wait:
     """A blocking read: until ``view`` differs from what ``cursor`` saw, or ``seconds`` are over.
 
-    ``answer(True)`` renders the view as it is now, ``answer(False)`` is the 304.
+    render: makes the answer; one object for all who want it in the same form.
     """
 
     view: View
     cursor: Cursor
     seconds: float
-    answer: Callable[[bool], Answer]
+    render: Callable[[View, bool], Answer]
+
+    def answer(self, changed: bool) -> Answer:
+        """The view as it is now, or, unchanged, the 304."""
+        return self.render(self.view, changed)
 
 
 @dataclass(slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Hashable, Sequence
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 from urllib.parse import quote
 
@@ -36,6 +36,7 @@ class NativeSurface:
         self._catalog = catalog
         self._clock = clock
         self._random = random.Random()
+        self._renderers: dict[tuple[str, bool, bool], Callable[[View, bool], Answer]] = {}
 
     def knows(self, path: str) -> bool:
         """Whether the path is ours."""
@@ -100,13 +101,16 @@ class NativeSurface:
                 return self._not_modified(view)
             return self._render(request, view, media, cursor, given)
         seconds = reading.wait + self._random.uniform(0, reading.wait / 16)
-        reset, compressed = not self._is_ours(cursor), _compressed(request)
-        return Wait(
-            view,
-            cursor,
-            seconds,
-            lambda changed: self._give(view, media, compressed, reset) if changed else self._not_modified(view),
-        )
+        return Wait(view, cursor, seconds, self._renderer(media, _compressed(request), not self._is_ours(cursor)))
+
+    def _renderer(self, media: str, compressed: bool, reset: bool) -> Callable[[View, bool], Answer]:
+        key = (media, compressed, reset)
+        if key not in self._renderers:
+            self._renderers[key] = partial(self._after_waiting, media, compressed, reset)
+        return self._renderers[key]
+
+    def _after_waiting(self, media: str, compressed: bool, reset: bool, view: View, changed: bool) -> Answer:
+        return self._give(view, media, compressed, reset) if changed else self._not_modified(view)
 
     def _is_ours(self, cursor: Cursor) -> bool:
         return self._catalog.indexes.handed_out(cursor)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from sys import intern
 from typing import TYPE_CHECKING, cast
 
 from bridge.serve.http.access import unauthorized
 from bridge.serve.http.message import Answer, Request, Stream, Wait, problem
-from bridge.serve.http.parser import RequestParser
+from bridge.serve.http.parser import NO_FIELDS, RequestParser
 from bridge.serve.http.ready import ReadyAnswer
 from bridge.serve.http.response import CLOSE, CONTINUE, END, answer_head, stream_head
 from bridge.serve.http.stream import StreamFollower
@@ -83,7 +84,9 @@ class Connection(RequestParser):
             self._keep(data, *self._sent)
         self._sent = None
         if not self._in_message:
-            self._target, self._headers = b"", {}
+            self._target, self._headers = b"", NO_FIELDS
+            if self.waiting is not None and not self._refused and not self._deaf:
+                self._drop_parser()
 
     def _give(self, ready: ReadyAnswer) -> bool:
         """Send an answer made before, where it still is one."""
@@ -121,7 +124,7 @@ class Connection(RequestParser):
             return
         target = self._target.decode("latin-1")
         path, _, query = target.partition("?")
-        method = self._parser.get_method().decode("latin-1")
+        method = intern(self._parser.get_method().decode("latin-1"))
         request = Request(method, path, query.partition("#")[0], self._headers, loopback=self.loopback)
         keep = bool(self._parser.should_keep_alive()) and not self._parser.should_upgrade()
         self._queue.append((request, keep))
@@ -198,8 +201,28 @@ class Connection(RequestParser):
 
     def finish_later(self, answer: Answer) -> None:
         """As `finish`, from outside a turn of this connection."""
-        self.finish(answer)
-        self._next()
+        whole, transport = answer.whole, self.transport
+        if (
+            whole is None
+            or transport is None
+            or self._method == "HEAD"
+            or not self._current
+            or self._queue
+            or self._in_message
+            or self._half_closed
+            or self._paused_writing
+            or self._rest is not None
+            or self._server.stopping
+            or transport.is_closing()
+        ):
+            self.finish(answer)
+            self._next()
+            return
+        # What thousands of readers of one view get at once, and there is nothing more to do.
+        self.waiting = self._current = None
+        self.idle_since = self._server.clock.monotonic()
+        self._written += len(whole)
+        transport.write(whole)
 
     def recheck(self) -> None:
         """End what the reader waits for or follows where it may no longer read: a stream ends, a blocked read is 401."""

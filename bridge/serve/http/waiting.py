@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from bridge.aio import Clock
+from bridge.catalog.cursor import Cursor
 from bridge.catalog.view import View
 from bridge.serve.http.message import Answer, Wait
 
@@ -37,17 +38,15 @@ class BlockedRead:
     def __lt__(self, other: BlockedRead) -> bool:
         return self.deadline < other.deadline
 
-    @property
-    def is_due(self) -> bool:
-        """Whether it still waits, and its view differs from what it saw."""
-        return not self.done and not self.wait.view.holds(self.wait.cursor)
-
     def finish(self) -> None:
         """Answer with the view as it is, or that it is as it was."""
-        changed = not self.wait.view.holds(self.wait.cursor)
+        self.take(self.wait.answer(not self.wait.view.holds(self.wait.cursor)))
+
+    def take(self, answer: Answer) -> None:
+        """Answer so."""
         self.done = True
         self.wait.view.waiters.discard(self)
-        self.reader.finish_later(self.wait.answer(changed))
+        self.reader.finish_later(answer)
 
 
 class Waits:
@@ -120,11 +119,21 @@ class Waits:
 
     def _answer_slice(self, reads: list[object]) -> None:
         """Answer the last of ``reads`` that are due, and the rest when other work had its turn."""
+        answers: dict[Callable[[View, bool], Answer], Answer] = {}
+        held: dict[Cursor, bool] = {}
         for _ in range(min(SLICE, len(reads))):
             read = reads.pop()
-            if isinstance(read, BlockedRead) and read.is_due:
-                self.blocked -= 1
-                read.finish()
+            if not isinstance(read, BlockedRead) or read.done:
+                continue
+            wait = read.wait
+            if (holds := held.get(wait.cursor)) is None:
+                holds = held[wait.cursor] = wait.view.holds(wait.cursor)
+            if holds:
+                continue
+            if (answer := answers.get(wait.render)) is None:
+                answer = answers[wait.render] = wait.answer(True)
+            self.blocked -= 1
+            read.take(answer)
         if reads:
             asyncio.get_running_loop().call_soon(self._answer_slice, reads)
 
