@@ -4,6 +4,7 @@ PY := .venv/bin/python
 PYTEST := $(PY) -m pytest
 # These wait more than they compute.
 PARALLEL := -n 4 --dist worksteal
+SERVERS := -n 2 --dist loadgroup
 
 .DEFAULT_GOAL := help
 .PHONY: help run test test-setup unit bench profile check format schema clean
@@ -17,7 +18,7 @@ run: ## set up and run the quickstart (FLAGS="--kubeconfig FILE --docker HOST --
 test: test-setup ## set up everything, real servers included, and run every suite
 	@failed=0; \
 	$(PYTEST) tests/unit tests/contract $(PARALLEL) $(ARGS) || failed=1; \
-	$(PYTEST) tests --ignore tests/unit --ignore tests/contract $(ARGS) || failed=1; \
+	$(PYTEST) tests --ignore tests/unit --ignore tests/contract $(SERVERS) $(ARGS) || failed=1; \
 	exit $$failed
 
 test-setup: dev ## install or build what the tests need (etcd, kube-apiserver, dockerd, ...)
