@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from msgspec.structs import replace
 
 from bridge.catalog.guard import GuardPolicy, Hold, Window, services_to_hold
+from bridge.catalog.kept import Kept, upwards
 from bridge.catalog.merge import merge
 from bridge.catalog.record import Changes, Group, Parts, Record
 from bridge.errors import ContractError
@@ -66,7 +67,7 @@ class SourceRecords:
         """
         self.check(events)
         changes = Changes()
-        kept = _Kept((), tuple(event.key for event in events if isinstance(event, Rejected)))
+        kept = Kept((), tuple(event.key for event in events if isinstance(event, Rejected)))
         for event in events:
             match event:
                 case InstanceGroup():
@@ -136,7 +137,7 @@ class SourceRecords:
             if isinstance(event, InstanceGroup | Gone):
                 keys.add(event.key)
             elif isinstance(event, Listing):
-                kept = _Kept(event.unknown, event.rejected)
+                kept = Kept(event.unknown, event.rejected)
                 unchanged = set(event.unchanged)
                 keys.update(key for key, _ in self._under(event.scope) if key not in unchanged and not kept.covers(key))
         return {id_ for key in keys if key in self.groups for id_ in (*self.groups[key].shown, *self.groups[key].kept)}
@@ -208,7 +209,7 @@ class SourceRecords:
         """Judge what a listing lacks: what is to be let go of (group key, id), and groups that may be over then."""
         present = {group.key for group in listing.groups}
         present.update(listing.unchanged)
-        kept = _Kept(listing.unknown, listing.rejected)
+        kept = Kept(listing.unknown, listing.rejected)
         absent: list[tuple[str, str]] = []
         vanished: list[str] = []
         for key, members in self._under(listing.scope):
@@ -395,7 +396,7 @@ class SourceRecords:
             if (members := self.groups.get(key)) is not None:
                 members.instances = [instance for instance in members.instances if instance.id not in ended]
         if prefixes:
-            for group in [group for group in self.groups if any(prefix in prefixes for prefix in _prefixes(group))]:
+            for group in [group for group in self.groups if any(prefix in prefixes for prefix in upwards(group))]:
                 self._end_group(group, changes, now)
 
     def _end_group(self, key: str, changes: Changes, now: float) -> None:
@@ -444,28 +445,3 @@ class SourceRecords:
             self.sizes[service] = size
         else:
             del self.sizes[service]
-
-
-class _Kept:
-    """What a listing could not tell: keys or prefixes unknown, keys or ids rejected."""
-
-    def __init__(self, unknown: Iterable[str], rejected: Iterable[str]) -> None:
-        self._ids = frozenset(rejected)
-        self._parts = self._ids | {part.removesuffix("/") for part in unknown}
-        self._above = {prefix for part in self._ids for prefix in _prefixes(part)}
-
-    def covers(self, key: str) -> bool:
-        """Whether the group ``key`` lies under what is unknown, or a rejection concerns it or something in it."""
-        return bool(self._parts) and (key in self._above or any(prefix in self._parts for prefix in _prefixes(key)))
-
-    def keeps(self, key: str, id_: str) -> bool:
-        """Whether ``id_`` may be there though the group ``key`` does not show it."""
-        return id_ in self._ids or self.covers(key)
-
-
-def _prefixes(path: str) -> Iterator[str]:
-    """The path, and every path above it, the whole (``""``) last."""
-    yield path
-    while path:
-        path = path.rpartition("/")[0]
-        yield path

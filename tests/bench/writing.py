@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import shutil
 import sqlite3
+import sys
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from bridge.aio import SystemClock
 from bridge.catalog.log import Change
 from bridge.catalog.record import Changes
+from bridge.host.app import SWITCH_INTERVAL
 from bridge.model import Listing
 from bridge.sync.store import Store
 from bridge.sync.writeback import Writeback
@@ -92,8 +95,10 @@ def prepare(folder: Path, instances: int) -> int:
     return (folder / DATABASE).stat().st_size
 
 
-def ours(folder: Path, instances: int) -> Figures:
+def ours(folder: Path, instances: int, cores: Sequence[int]) -> Figures:
     """Every row is changed once, as fast as can be; then some, steadily. rate: rows/s. lag, steady: p99 of the loop, seconds."""
+    os.sched_setaffinity(0, cores)
+    sys.setswitchinterval(SWITCH_INTERVAL)  # as the daemon does
 
     async def measure() -> Figures:
         written = Written(folder, instances)
@@ -108,8 +113,9 @@ def ours(folder: Path, instances: int) -> Figures:
     return _run(measure())
 
 
-def theirs(prepared: Path, folder: Path) -> Figures:
+def theirs(prepared: Path, folder: Path, cores: Sequence[int]) -> Figures:
     """Every row of a prepared database is written once more in transactions of 100, with `executemany`: rows per second."""
+    os.sched_setaffinity(0, cores)
     shutil.copy(prepared / DATABASE, folder / DATABASE)
     connection = sqlite3.connect(folder / DATABASE, isolation_level=None)
     for pragma in ("journal_mode = WAL", "synchronous = NORMAL"):
