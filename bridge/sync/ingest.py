@@ -320,8 +320,8 @@ class Ingest:
         if len(known) + sum(len(group.instances) for group in groups) <= most:
             return
         shown = {instance.id for group in groups for instance in group.instances}
-        left = known.keys() - (feed.records.replaced(events) - shown)
-        if not shown <= known.keys() and len(left | shown) > most:
+        new = sum(id_ not in known for id_ in shown)
+        if new and len(known) + new - len(feed.records.replaced(events) - shown) > most:
             raise TransientError(
                 f"the source shows more than max_instances ({most}); its last good state stays. Raise max_instances"
             )
