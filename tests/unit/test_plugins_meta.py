@@ -20,7 +20,7 @@ from bridge import __version__
 from bridge.catalog.catalog import Catalog
 from bridge.catalog.cursor import Indexes
 from bridge.catalog.partition import Partition
-from bridge.cli import app
+from bridge.cli.commands import app
 from bridge.host.config import load_config
 from bridge.host.metrics import STATES, Metrics
 from bridge.serve.http import openapi

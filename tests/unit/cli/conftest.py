@@ -22,7 +22,7 @@ def bridge(monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedBridge]:
 @pytest.fixture
 def cli() -> Callable[..., Any]:
     """Runs the command line in this process; the result has exit_code, stdout and stderr."""
-    from bridge.cli import app
+    from bridge.cli.commands import app
 
     def run(*arguments: str, **settings: Any) -> Any:
         result = CliRunner().invoke(app, list(arguments), prog_name="envbridge", **settings)

@@ -18,7 +18,15 @@ REPOSITORY = Path(__file__).parents[3]
 
 SDKS = {"kubernetes", "docker", "boto3", "botocore", "urllib3", "requests"}
 OTHER_PLUGINS = {f"bridge_plugins.sources.{name}" for name in ("kubernetes", "docker_swarm", "cloud_map")}
-OTHER_COMMANDS = {"rich", "bridge.client", "bridge.cli.read", "bridge.cli.tables", "bridge.cli.watch", "bridge.host.schema"}
+OTHER_COMMANDS = {
+    "rich",
+    "typer",
+    "bridge.client",
+    "bridge.cli.read",
+    "bridge.cli.tables",
+    "bridge.cli.watch",
+    "bridge.host.schema",
+}
 ON_REQUEST = {"prometheus_client", "bridge.host.metrics", "bridge.serve.http.openapi"}
 CORE = {"asyncio", "bridge.contracts", "bridge.host", "msgspec", "pydantic", "yaml"}
 
