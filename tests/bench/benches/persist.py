@@ -3,7 +3,8 @@
 Ours is the daemon's write-behind store: groups of a hundred instances change faster than they can be written, until every row
 was written once. Reference: `sqlite3` writes the same rows, ready made, with `executemany` in transactions of 100. Meanwhile the
 event loop must come to each millisecond of a kernel's timer in time; how late it is while 10,000 rows/s come in is shown too.
-There is no load, so that either has both cores: that the loop is not held up is what the store has a thread for.
+There is no load, so that either has both cores: that the loop is not held up is what the store has a thread for. Beside our lag
+stands that of a loop that does nothing while a thread writes with `executemany`: less no thread can do on the machine at hand.
 """
 
 from __future__ import annotations
