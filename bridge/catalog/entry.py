@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from bridge.catalog.summary import Tally, alike, counts_alike
@@ -51,18 +52,18 @@ class ServiceEntry:
             for id_ in sorted(members):
                 yield members[id_]
 
-    def change(self, pairs: Iterable[tuple[ServiceInstance | None, ServiceInstance | None]]) -> None:
+    def change(self, pairs: Sequence[tuple[ServiceInstance | None, ServiceInstance | None]]) -> None:
         """Replace instances by others of the same origin and id; either side of a pair may be None."""
-        origin: Origin | None = None
-        members: dict[str, ServiceInstance] = {}
+        arrived = [after for before, after in pairs if before is None and after is not None]
+        if len(arrived) == len(pairs):
+            self.arrive(arrived)
+            return
         counts: dict[tuple[object, ...], list[Any]] = {}
         for before, after in pairs:
             instance = after if after is not None else before
             if instance is None:
                 continue
-            if origin is None or instance.environment != origin.environment or instance.source != origin.source:
-                origin = Origin(instance.environment, instance.source)
-                members = self.members.setdefault(origin, {})
+            members = self.members.setdefault(Origin(instance.environment, instance.source), {})
             if before is not None and after is not None and counts_alike(before, after):
                 members[after.id] = after
                 continue
@@ -79,14 +80,21 @@ class ServiceEntry:
             if step:
                 self._count(instance, step)
 
-    def restore(self, origin: Origin, members: dict[str, ServiceInstance]) -> None:
-        """Take instances of one origin from disk, none of which is here."""
-        self.members.setdefault(origin, {}).update(members)
-        counts: dict[tuple[object, ...], list[Any]] = {}
-        for instance in members.values():
-            counts.setdefault((*alike(instance), instance.state), [instance, 0])[1] += 1
-        for instance, step in counts.values():
-            self._count(instance, step)
+    def arrive(self, instances: Sequence[ServiceInstance]) -> None:
+        """Take in instances, none of which is here; thousands at once where a source is listed, or read from disk."""
+        for environment, source in {(instance.environment, instance.source) for instance in instances}:
+            members = self.members.setdefault(Origin(environment, source), {})
+            members.update(
+                {
+                    instance.id: instance
+                    for instance in instances
+                    if instance.source == source and instance.environment == environment
+                }
+            )
+        kinds = [(*alike(instance), instance.state) for instance in instances]
+        examples = dict(zip(kinds, instances, strict=True))
+        for kind, count in Counter(kinds).items():
+            self._count(examples[kind], count)
 
     def stand(self, environment: str, step: int) -> None:
         """More, or fewer, groups of an environment stand for it."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import compress
 from operator import is_not
@@ -85,6 +85,15 @@ class Changes:
             self.note(id_, before, after)
         self.groups.update(other.groups)
         self.moved.update(other.moved)
+
+    def arrive(self, instances: Iterable[ServiceInstance]) -> None:
+        """Add instances that were not there before."""
+        pairs: dict[str, Pair] = {instance.id: (None, instance) for instance in instances}
+        if self.pairs.keys().isdisjoint(pairs):
+            self.pairs.update(pairs)
+        else:
+            for id_, (_, instance) in pairs.items():
+                self.note(id_, None, instance)
 
     def note(self, id_: str, before: ServiceInstance | None, after: ServiceInstance | None) -> None:
         """Add one step; steps of one id collapse, and one that leads back vanishes."""

@@ -300,14 +300,18 @@ class SourceRecords:
         if (differences := group.differences(event.instances)) is not None and self._replace(group, event, differences, changes):
             return list(group.kept)
         shown = {instance.id: instance for instance in event.instances}
-        arrived: list[ServiceInstance] = []
-        for id_, instance in shown.items():
-            record = records.get(id_)
-            if record is None:
-                records[id_] = Record(instance, key, wall)
-                arrived.append(instance)
-            elif record.instance is not instance or self.held or record.held_by != key or self._lingering:
-                self._put_part(key, instance, record, changes)
+        if records.keys().isdisjoint(shown):
+            arrived = list(shown.values())
+            records.update({id_: Record(instance, key, wall) for id_, instance in shown.items()})
+        else:
+            arrived = []
+            for id_, instance in shown.items():
+                record = records.get(id_)
+                if record is None:
+                    records[id_] = Record(instance, key, wall)
+                    arrived.append(instance)
+                elif record.instance is not instance or self.held or record.held_by != key or self._lingering:
+                    self._put_part(key, instance, record, changes)
         if arrived:
             self._arrive(arrived, changes, now)
         missing: list[str] = []
@@ -330,8 +334,7 @@ class SourceRecords:
 
     def _arrive(self, instances: Sequence[ServiceInstance], changes: Changes, now: float) -> None:
         """Count and note instances whose records are new."""
-        for instance in instances:
-            changes.note(instance.id, None, instance)
+        changes.arrive(instances)
         for name, count in Counter([(instance.namespace, instance.service) for instance in instances]).items():
             service = ServiceName(*name)
             self._resize(service, count)

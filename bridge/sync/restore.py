@@ -72,7 +72,7 @@ def _restore_records(catalog: Catalog, partition: Partition, stored: Iterable[St
         if records is not None:
             service = ServiceName(namespace, name)
             records.restore_members(group, service, members)
-            _entry(catalog, service).restore(partition.origin(source), {id_: it.instance for id_, it in members.items()})
+            _entry(catalog, service).arrive([record.instance for record in members.values()])
 
 
 def _entry(catalog: Catalog, name: ServiceName) -> ServiceEntry:
