@@ -19,6 +19,9 @@ MOST_HELD = 64 * 1024
 """Bytes for another protocol that are read on before it is their turn: what is not read tells no end either."""
 
 _HEAD_END = b"\r\n\r\n"
+_REQUEST_LINE = 64
+"""Bytes of a request line besides its target, at most."""
+
 NO_FIELDS: dict[str, str] = {}
 """The header between two requests; never written to."""
 
@@ -35,6 +38,7 @@ class RequestParser(Client):
         "_awaits_continue",
         "_body_bytes",
         "_deaf",
+        "_fields",
         "_header_bytes",
         "_headers",
         "_in_head",
@@ -52,6 +56,7 @@ class RequestParser(Client):
         self._parser: Any = None
         self._target = b""
         self._headers: dict[str, str] = {}
+        self._fields = 0
         self._header_bytes = 0
         self._body_bytes = 0
         self._in_message = True  # of the first message the parser tells no begin when an empty line precedes it
@@ -121,13 +126,16 @@ class RequestParser(Client):
             return
         if self.request_began is None:
             self.request_began = self._server.clock.monotonic()
-        if not self._moved:  # the parser keeps a field until it is whole, and counts no framing
+        # The parser keeps a field until it is whole, and counts no framing.
+        if not self._moved:
             self._unparsed += len(data)
-            limits = self._server.limits
-            if self._in_head and self._unparsed > limits.header_size + limits.target_size:
-                self.refuse("header_size", 431, f"the header is longer than {limits.header_size} bytes")
-            elif self._unparsed > 2 * limits.body_size:
-                self.refuse("body_size", 413, f"the message is longer than {2 * limits.body_size} bytes")
+        elif self._in_head:  # all behind the end of the message before
+            self._unparsed = len(data) - (data.rfind(_HEAD_END) + len(_HEAD_END) if _HEAD_END in data else 0)
+        limits = self._server.limits
+        if self._in_head and self._unparsed > limits.header_size + len(self._target) + _REQUEST_LINE:
+            self.refuse("header_size", 431, f"the header is longer than {limits.header_size} bytes")
+        elif self._unparsed > 2 * limits.body_size:
+            self.refuse("body_size", 413, f"the message is longer than {2 * limits.body_size} bytes")
 
     def _parse_in_pieces(self, data: bytes) -> None:
         """Parse in pieces that each head, and each body, is an end of: what follows a head may be for another protocol."""
@@ -174,7 +182,7 @@ class RequestParser(Client):
     # -- the parser's callbacks
 
     def on_message_begin(self) -> None:
-        self._target, self._headers, self._header_bytes, self._body_bytes = b"", {}, 0, 0
+        self._target, self._headers, self._fields, self._header_bytes, self._body_bytes = b"", {}, 0, 0, 0
         self._in_message = self._in_head = self._moved = True
         self._unparsed = 0
 
@@ -188,7 +196,8 @@ class RequestParser(Client):
             self._limit("malformed", 400, "a body in chunks may have no trailer fields here")
         limits = self._server.limits
         self._header_bytes += len(name) + len(value) + 4
-        if self._header_bytes > limits.header_size or len(self._headers) >= limits.header_fields:
+        self._fields += 1
+        if self._header_bytes > limits.header_size or self._fields > limits.header_fields:
             most = f"{limits.header_size} bytes or has more than {limits.header_fields} fields"
             self._limit("header_size", 431, f"the header is longer than {most}")
         key = _field_name(name)

@@ -200,7 +200,8 @@ class Connection(RequestParser):
             self.transport.close()
 
     def finish_later(self, answer: Answer) -> None:
-        """As `finish`, from outside a turn of this connection."""
+        """As `finish`, of a read that waited."""
+        self._server.counts["waited", answer.status] += 1
         whole, transport = answer.whole, self.transport
         if (
             whole is None
@@ -234,7 +235,8 @@ class Connection(RequestParser):
             self.end()
         elif self.waiting is not None:
             self._server.waits.cancel(self.waiting)
-            self.finish_later(unauthorized(self._authorization))
+            self.finish(unauthorized(self._authorization))
+            self._next()
 
     @property
     def keeps_up(self) -> bool:

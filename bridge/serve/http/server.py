@@ -23,7 +23,7 @@ from bridge.errors import QueryError
 from bridge.serve.http.access import Access, unauthorized
 from bridge.serve.http.admission import Admission
 from bridge.serve.http.limits import LIMITS, Limit, Limits
-from bridge.serve.http.message import Answer, Reply, Request, Surface, problem
+from bridge.serve.http.message import Answer, Reply, Request, Stream, Surface, problem
 from bridge.serve.http.protocol import Connection
 from bridge.serve.http.ready import ReadyAnswers
 from bridge.serve.http.waiting import SLICE, Waits
@@ -229,8 +229,8 @@ class HttpServer:
             reply = problem(500, "this is a defect of ours; the log has the details")
         if isinstance(reply, Answer):
             self.count("answered", reply.status)
-        else:
-            self.count("waited" if hasattr(reply, "seconds") else "streamed", 200)
+        elif isinstance(reply, Stream):
+            self.count("streamed", 200)
         return reply
 
     def _reply(self, request: Request) -> Reply:
