@@ -18,7 +18,7 @@ from tests.bench.compare import compare
 from tests.bench.picture import picture
 from tests.bench.results import Report, load
 from tests.bench.session import Session
-from tests.bench.table import table
+from tests.bench.table import table, verdict
 
 ORDER = ("read", "wait", "change", "memory", "resync", "kubernetes", "persist", "restart", "ingest-lag", "start", "growth")
 """As they are run and shown; others follow."""
@@ -36,7 +36,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """0: all ran (whether or not goals are met); 1: a bench failed; 2: wrong usage; 130: interrupted."""
     options = _options(arguments)
     signal.signal(signal.SIGTERM, _interrupt)
-    old = load(options.compare) if options.compare else None
     known = found()
     cores = machine.Cores.choose()
     report = Report({**machine.describe(), "quick": options.quick, "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())})
@@ -44,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _say("there is one core only: server and load take time from each other")
     if report.machine["load"][0] > 0.5:
         _say(f"the machine is busy (load {report.machine['load'][0]}): believe ratios only, and those little")
+    machine.bypass_proxies()
     machine.allow_files()
     cores.take_load()
     status = 0
@@ -64,12 +64,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         report.failures[name] = "interrupted"
         status = 130
     _write(report, options.out, known)
-    print(table(report.results))
+    print(table(report))
     for bench, reason in report.failures.items():
         print(f"{bench} FAILED: {reason}")
-    if old is not None:
-        print("\n".join(compare(old, report.machine, report.results)))
-    print(f"{'A smoke test, no claim. ' if options.quick else ''}Written to {options.out}")
+    if options.old is not None:
+        print("\n".join(compare(options.old, report)))
+    print(" ".join(filter(None, [verdict(report), f"Written to {options.out}"])))
     return status
 
 
@@ -85,8 +85,18 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     unknown = [name for name in options.benches if name not in known]
     if unknown:
         parser.error(f"unknown: {', '.join(unknown)}; there are {', '.join(known)}")
-    if options.compare and not options.compare.is_file():
-        parser.error(f"{options.compare} is no file")
+    options.old = None
+    if options.compare:
+        try:
+            options.old = load(options.compare)  # before a run with the same --out writes over it
+        except (OSError, ValueError) as error:
+            parser.error(f"--compare: {error}")
+        if options.old.quick != options.quick:
+            sort = {True: "quick", False: "full"}
+            parser.error(
+                f"--compare: {options.compare} is of a {sort[options.old.quick]} run, this is a {sort[options.quick]} one: "
+                "their sizes differ, and nothing can be compared"
+            )
     return options
 
 
@@ -100,9 +110,9 @@ def _write(report: Report, folder: Path, known: dict[str, ModuleType]) -> None:
         curves = [curve for curve in report.curves if curve.bench == name]
         if results or curves:
             title = (module.__doc__ or name).partition("\n")[0].rstrip(".").replace("`", "")
-            (folder / f"{name}.svg").write_text(
-                picture(title, results, curves, note + (", smoke test" if facts["quick"] else ""))
-            )
+            if report.quick:  # the title tells of the full sizes
+                title = f"{name}: a smoke test with small sizes, no claim"
+            (folder / f"{name}.svg").write_text(picture(title, results, curves, note))
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

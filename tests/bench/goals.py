@@ -38,6 +38,10 @@ class Goal:
         """Which way is better."""
         return "<=" in self.text
 
+    def shown(self, unit: str) -> str:
+        """The text with its unit: "ratio <= 2 or difference <= 2 ms"."""
+        return re.sub(r"(?:ours|difference) [<>]= [0-9.]+", lambda term: f"{term[0]} {unit}", self.text)
+
     def met(self, ours: float, reference: float | None) -> bool | None:
         """Whether it is met; None where it needs a reference and there is none."""
         if self.needs_reference and not reference:

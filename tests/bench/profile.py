@@ -1,4 +1,4 @@
-"""`python -m tests.bench.profile [--out DIR] [BENCH ...]`: where the running daemon spends its time under the load of a bench.
+"""`python -m tests.bench.profile [--quick] [--out DIR] [BENCH ...]`: where the daemon spends its time under a bench's load.
 
 py-spy samples the daemon from outside. It comes from PATH or, into the cache of the test servers, from PyPI. The reference is
 left out, and what the bench measures means nothing then.
@@ -130,6 +130,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "benches", nargs="*", metavar="BENCH", default=["read"], help=f"some of {', '.join(known)} (default: read)"
     )
+    parser.add_argument("--quick", action="store_true", help="10,000 instances")
     parser.add_argument("--out", type=Path, default=Path("build/bench"), metavar="DIR", help="where the samples go")
     options = parser.parse_args(arguments)
     unknown = [name for name in options.benches if name not in known]
@@ -141,15 +142,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"py-spy cannot be had: {error.reason}", file=sys.stderr)
         return 1
     cores = machine.Cores.choose()
+    machine.bypass_proxies()
     machine.allow_files()
     cores.take_load()
     options.out.mkdir(parents=True, exist_ok=True)
-    return max(profile(name, known[name].run, cores, options.out) for name in options.benches)
+    return max(profile(name, known[name].run, cores, options.out, quick=options.quick) for name in options.benches)
 
 
-def profile(name: str, run: Callable[[Session], None], cores: machine.Cores, folder: Path) -> int:
+def profile(name: str, run: Callable[[Session], None], cores: machine.Cores, folder: Path, *, quick: bool) -> int:
     """Run one bench once, and print where its daemons spent their time; 1 where nothing was sampled."""
-    with ProfiledSession(name, Report({}), cores, quick=False, repetitions=1, say=print) as session:
+    with ProfiledSession(name, Report({}), cores, quick=quick, repetitions=1, say=print) as session:
         session.profile_into(folder)
         run(session)
     outputs = [output for output in session.outputs if output.exists()]

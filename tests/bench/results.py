@@ -9,6 +9,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import msgspec
+
 from tests.bench.goals import Goal
 
 Range = tuple[float, float]
@@ -28,7 +30,8 @@ class Spread:
 class Result:
     """One figure. Medians of the repetitions; ``reference`` and ``ratio`` are None where there is no reference.
 
-    against: the reference's name. why: why it is missing, None where it is not.
+    met: None where there is no goal, where it needs the reference that is missing, and in a quick run, which judges nothing.
+    against: the reference's name. why: why it is missing, None where it is not. repetitions: of ours; one has no spread.
     """
 
     bench: str
@@ -42,6 +45,7 @@ class Result:
     spread: Spread
     against: str | None = None
     why: str | None = None
+    repetitions: int = 1
 
     @classmethod
     def of(
@@ -55,8 +59,12 @@ class Result:
         goal: Goal | None = None,
         against: str | None = None,
         why: str | None = None,
+        judged: bool = True,
     ) -> Result:
-        """The result of repetitions: ``ours[i]`` and ``reference[i]`` were measured one after the other."""
+        """The result of repetitions: ``ours[i]`` and ``reference[i]`` were measured one after the other.
+
+        judged: whether to say if the goal is met.
+        """
         own, other = median(ours), median(reference) if reference else None
         ratios = [mine / theirs for mine, theirs in zip(ours, reference, strict=False) if theirs]
         spread = Spread(
@@ -65,8 +73,9 @@ class Result:
             (min(ratios), max(ratios)) if ratios else None,
         )
         ratio = own / other if other else None
-        met = goal.met(own, other) if goal is not None else None
-        return cls(bench, name, own, other, unit, ratio, goal.text if goal else None, met, spread, against, why)
+        met = goal.met(own, other) if goal is not None and judged else None
+        text = goal.text if goal is not None else None
+        return cls(bench, name, own, other, unit, ratio, text, met, spread, against, why, len(ours))
 
 
 @dataclass(frozen=True)
@@ -98,6 +107,11 @@ class Report:
     failures: dict[str, str] = field(default_factory=dict)
     """By bench: why it did not end well."""
 
+    @property
+    def quick(self) -> bool:
+        """Whether it is of a smoke test."""
+        return bool(self.machine.get("quick"))
+
     def write(self, path: Path) -> None:
         """Write the document. Raises OSError."""
         document = {
@@ -111,9 +125,20 @@ class Report:
         written.replace(path)
 
 
-def load(path: Path) -> Object:
-    """A document written by `Report.write`. Raises OSError, or ValueError where it is none."""
-    document: Object = json.loads(path.read_text())
-    if not isinstance(document, dict) or not isinstance(document.get("results"), list):
-        raise ValueError(f"{path} is no bench.json")
-    return document
+@dataclass
+class _Document:
+    machine: Object
+    results: list[Result]
+    curves: list[Curve] = field(default_factory=list)
+
+
+def load(path: Path) -> Report:
+    """What `Report.write` wrote, without the failures. Raises OSError, or ValueError where it is none."""
+    try:
+        document = msgspec.json.decode(path.read_bytes(), type=_Document)
+        for result in document.results:
+            if result.goal is not None:
+                Goal(result.goal)
+    except (msgspec.DecodeError, ValueError) as error:
+        raise ValueError(f"{path} is no bench.json: {error}") from None
+    return Report(document.machine, document.results, document.curves)

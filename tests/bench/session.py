@@ -173,8 +173,12 @@ class Session:
         theirs = [figures[measure.key] * measure.scale for figures in other if measure.key in figures]
         if other and not theirs:
             against = None  # the reference has no such figure
-        result = Result.of(self.bench, measure.name, measure.unit, mine, theirs, goal=measure.goal, against=against, why=why)
-        self._report.results.append(result)
+        judged = not self.quick
+        self._report.results.append(
+            Result.of(
+                self.bench, measure.name, measure.unit, mine, theirs, goal=measure.goal, against=against, why=why, judged=judged
+            )
+        )
 
     def curve(self, name: str, *, x: str, unit: str, lines: Mapping[str, Sequence[tuple[float, float]]]) -> None:
         """Record how a figure grows: points (x, y) by the line's name, ours first."""

@@ -1,10 +1,9 @@
-"""Results as a table for the terminal."""
+"""A run's findings as a table for the terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from tests.bench.results import Range, Result
+from tests.bench.goals import Goal
+from tests.bench.results import Range, Report, Result
 
 _HEADS = ("bench", "figure", "ours", "reference", "", "ratio", "goal", "met")
 
@@ -17,30 +16,56 @@ def number(value: float) -> str:
     return f"{value:,.0f}".replace(",", " ")
 
 
-def met(result: Result) -> str:
-    """Whether the goal is met, in a word; empty where there is no goal."""
-    if result.goal is None:
-        return ""
-    return {True: "yes", False: "NO", None: "unknown"}[result.met]
+def goal(result: Result) -> str:
+    """The goal with its unit; empty where there is none."""
+    return Goal(result.goal).shown(result.unit) if result.goal is not None else ""
 
 
-def table(results: Sequence[Result]) -> str:
-    """All results, one per line, with the spread of the repetitions behind each median; then the references that are missing."""
-    rows = [_HEADS, *map(_row, results)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADS))]
-    lines = ["  ".join(_cell(text, widths[i], i in (2, 3, 5)) for i, text in enumerate(row)).rstrip() for row in rows]
-    lines.insert(1, "  ".join("-" * width for width in widths))
-    missing = dict.fromkeys(f"{result.bench}: no {result.against}: {result.why}" for result in results if result.why)
-    return "\n".join([*lines, *missing])
+def table(report: Report) -> str:
+    """All figures, one per line, with the spread of the repetitions behind each median; then missing references, and curves."""
+    lines = []
+    if report.results or not report.curves:
+        rows = [_HEADS, *(_row(result, report.quick) for result in report.results)]
+        widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADS))]
+        lines = ["  ".join(_cell(text, widths[i], i in (2, 3, 5)) for i, text in enumerate(row)).rstrip() for row in rows]
+        lines.insert(1, "  ".join("-" * width for width in widths))
+    missing = dict.fromkeys(f"{result.bench}: no {result.against}: {result.why}" for result in report.results if result.why)
+    return "\n".join([*lines, *missing, *_curves(report)])
 
 
-def _row(result: Result) -> tuple[str, ...]:
+def verdict(report: Report) -> str:
+    """How many goals are met; empty where there are none."""
+    goals = [result.met for result in report.results if result.goal is not None]
+    if report.quick:
+        return "A smoke test, no claim: goals are not judged."
+    unknown = goals.count(None)
+    return f"{goals.count(True)} of {len(goals)} goals met{f', {unknown} unknown' if unknown else ''}." if goals else ""
+
+
+def _row(result: Result, quick: bool) -> tuple[str, ...]:
     reference = "missing" if result.why else "-"
     if result.reference is not None:
         reference = f"{number(result.reference)}{_spread(result.spread.reference)}"
     ratio = f"{number(result.ratio)}{_spread(result.spread.ratio)}" if result.ratio is not None else "-"
     ours = f"{number(result.ours)}{_spread(result.spread.ours)} {result.unit}"
-    return result.bench, result.name, ours, reference, result.against or "", ratio, result.goal or "", met(result)
+    return result.bench, result.name, ours, reference, result.against or "", ratio, goal(result), _met(result, quick)
+
+
+def _met(result: Result, quick: bool) -> str:
+    """Whether the goal is met, in a word; empty where there is no goal."""
+    if result.goal is None:
+        return ""
+    return "-" if quick else {True: "yes", False: "NO", None: "unknown"}[result.met]
+
+
+def _curves(report: Report) -> list[str]:
+    """One line of text per line of each curve."""
+    lines = []
+    for curve in report.curves:
+        for line in curve.lines:
+            figures = ", ".join(f"{number(y)} at {number(x)}" for x, y in line.points)
+            lines.append(f"{curve.bench}: {curve.name} ({line.name}), {curve.unit} by {curve.x}: {figures}")
+    return lines
 
 
 def _spread(spread: Range | None) -> str:

@@ -9,14 +9,13 @@ from pathlib import Path
 import pytest
 
 from tests.bench import __main__ as command
-from tests.bench.compare import compare
 from tests.bench.goals import Goal
 from tests.bench.machine import Cores
 from tests.bench.picture import picture
 from tests.bench.profile import summary
-from tests.bench.results import Curve, Line, Report, Result, load
+from tests.bench.results import Curve, Line, Report, Result
 from tests.bench.session import Figures, Measure, Session
-from tests.bench.table import number, table
+from tests.bench.table import number, table, verdict
 from tests.bench.wrk import Load, parse
 from tests.kit.servers.process import ServerUnavailable
 
@@ -90,7 +89,7 @@ def test_a_missing_reference_is_said_and_never_invented() -> None:
         session.compare([Measure("t", "time", "ms", Goal("ratio <= 1"))], lambda: {"t": 1.0}, reference, lambda _: {"t": 2.0})
     [result] = report.results
     assert (result.reference, result.ratio, result.met, result.why) == (None, None, None, "not on this machine")
-    assert "b: no nginx: not on this machine" in table(report.results)
+    assert "b: no nginx: not on this machine" in table(report)
 
 
 def test_a_reference_that_fails_does_not_cost_our_figure() -> None:
@@ -116,26 +115,35 @@ def result_of(*ours: float, goal: str | None = "ratio <= 1") -> Result:
     return Result.of("b", "time", "ms", ours, [10.0] * len(ours), goal=Goal(goal) if goal else None, against="it")
 
 
+def test_a_quick_run_judges_no_goal_and_looks_like_no_failure() -> None:
+    report = Report({"quick": True})
+    with Session("b", report, Cores(0, 0), quick=True, repetitions=1, say=lambda text: None) as session:
+        session.compare([Measure("t", "time", "ms", Goal("ours <= 1"))], lambda: {"t": 2.0})
+    assert report.results[0].met is None
+    assert table(report).splitlines()[-1].endswith("ours <= 1 ms  -")
+    assert verdict(report) == "A smoke test, no claim: goals are not judged."
+
+
+def test_the_table_ends_with_the_curves_and_the_goals_are_counted() -> None:
+    curve = Curve("growth", "cost", "readers", "ms", [Line("envbridge", [(100, 1.5), (1000, 2.0)])])
+    report = Report({}, [result_of(9.0), result_of(11.0), result_of(1.0, goal=None)], [curve])
+    assert [line.rpartition("  ")[2] for line in table(report).splitlines()[2:4]] == ["yes", "NO"]
+    assert table(report).splitlines()[-1] == "growth: cost (envbridge), ms by readers: 1.50 at 100, 2.00 at 1 000"
+    assert verdict(report) == "1 of 2 goals met."
+    report.results.append(Result.of("b", "rate", "1/s", [2.0], goal=Goal("ratio >= 1"), against="it", why="not here"))
+    assert verdict(report) == "1 of 3 goals met, 1 unknown."
+
+
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("text", "shown"),
     [
-        ((9.0, 10.0, 11.0), (10.5, 10.9, 12.0), "nothing moved beyond its spread"),
-        ((9.0, 10.0, 11.0), (15.0, 20.0, 21.0), "moved: b / time / it: 1.00 -> 2.00 x (+100 %, WORSE)"),
-        ((9.0, 10.0, 11.0), (4.0, 5.0, 6.0), "moved: b / time / it: 1.00 -> 0.500 x (-50 %, better)"),
+        ("ours <= 5", "ours <= 5 ms"),
+        ("ratio >= 0.9", "ratio >= 0.9"),
+        ("ratio <= 2 or difference <= 2.5", "ratio <= 2 or difference <= 2.5 ms"),
     ],
 )
-def test_only_what_moved_beyond_both_spreads_is_told(
-    tmp_path: Path, old: tuple[float, ...], new: tuple[float, ...], said: str
-) -> None:
-    Report({"cpu": "x"}, [result_of(*old)]).write(tmp_path / "old.json")
-    assert compare(load(tmp_path / "old.json"), {"cpu": "x"}, [result_of(*new)]) == [said]
-
-
-def test_another_machine_new_and_missing_results_are_told(tmp_path: Path) -> None:
-    Report({"cpu": "x"}, [result_of(1.0)]).write(tmp_path / "old.json")
-    told = compare(load(tmp_path / "old.json"), {"cpu": "y"}, [Result.of("b", "other", "s", [1.0])])
-    assert told[0].startswith("another machine (cpu)")
-    assert told[2:] == ["new: b / other", "missing: b / time / it"]
+def test_a_goal_is_shown_with_its_unit(text: str, shown: str) -> None:
+    assert Goal(text).shown("ms") == shown
 
 
 def test_the_document_has_the_fields_that_readers_rely_on(tmp_path: Path) -> None:
@@ -144,6 +152,28 @@ def test_the_document_has_the_fields_that_readers_rely_on(tmp_path: Path) -> Non
     assert {"machine", "results", "curves", "failures"} <= document.keys()
     fields = {"bench", "name", "ours", "reference", "unit", "ratio", "goal", "met", "spread"}
     assert fields <= document["results"][0].keys()
+
+
+def texts(picture: str) -> list[tuple[float, float, str]]:
+    """Where each text stands (x, y), and the text."""
+    found = ElementTree.fromstring(picture).iter("{http://www.w3.org/2000/svg}text")
+    return [(float(element.attrib["x"]), float(element.attrib["y"]), element.text or "") for element in found]
+
+
+def test_a_long_title_takes_two_lines_and_moves_the_rest_down() -> None:
+    short, long = picture("a title", [result_of(1.0)]), picture("a title of words " * 6, [result_of(1.0)])
+    assert all(len(text) <= 82 for _, _, text in texts(long))
+    assert [y for _, y, text in texts(long) if text == "time"] > [y for _, y, text in texts(short) if text == "time"]
+
+
+def test_goal_and_value_of_a_bar_are_on_different_lines() -> None:
+    [goal] = [y for _, y, text in texts(picture("a", [result_of(10.0)])) if "ratio <= 1" in text]
+    assert goal not in [y for _, y, text in texts(picture("a", [result_of(10.0)])) if text.endswith(" ms")]
+
+
+def test_a_spread_is_a_line_over_the_bar_and_one_repetition_has_none() -> None:
+    assert picture("a", [result_of(1.0, 2.0, 3.0)]).count('<line class="spread"') == 1
+    assert "<line" not in picture("a", [result_of(1.0)])
 
 
 def test_a_picture_is_well_formed_and_shows_every_figure_and_curve() -> None:

@@ -16,7 +16,6 @@ from tests.bench.apart import apart, resident
 from tests.bench.benches.wait import Cluster
 from tests.bench.loaded import Bridges
 from tests.bench.session import Figures, Session
-from tests.bench.table import number
 from tests.kit.background import Background
 
 NAME = "growth"
@@ -33,19 +32,11 @@ def run(session: Session) -> None:
     catalogs = {size: apart(catalog, size, session.scale(CHANGES, 50)) for size in sizes}
     waits = _waits(session, readers)
     costs = {"envbridge, to the reader": _line(catalogs, "change", 1e6), "without a reader": _line(catalogs, "unread", 1e6)}
-    draw(session, "cost of a change", "instances", "\u00b5s", costs)
-    draw(session, "the catalog's memory per instance", "instances", "B", {"envbridge": _line(catalogs, "memory")})
+    session.curve("cost of a change", x="instances", unit="\u00b5s", lines=costs)
+    session.curve("the catalog's memory per instance", x="instances", unit="B", lines={"envbridge": _line(catalogs, "memory")})
     each = {"envbridge": _line(waits, "each", 1e6), "processor time, the change included": _line(waits, "cpu", 1e6)}
-    draw(session, "wake-up per reader", "readers", "\u00b5s", each)
-    draw(session, "memory per reader", "readers", "KiB", {"envbridge": _line(waits, "memory", 1 / 1024)})
-
-
-def draw(session: Session, name: str, x: str, unit: str, lines: dict[str, Points]) -> None:
-    """Record curves, and say what they are."""
-    session.curve(name, x=x, unit=unit, lines=lines)
-    for line, points in lines.items():
-        figures = ", ".join(f"{number(y)} at {at:,.0f}" for at, y in points)
-        session.say(f"{NAME}: {name} ({line}), {unit} by {x}: {figures}")
+    session.curve("wake-up per reader", x="readers", unit="\u00b5s", lines=each)
+    session.curve("memory per reader", x="readers", unit="KiB", lines={"envbridge": _line(waits, "memory", 1 / 1024)})
 
 
 def catalog(instances: int, changes: int) -> Figures:
