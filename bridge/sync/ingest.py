@@ -209,7 +209,8 @@ class Ingest:
         self._check_size(feed, events)
         strange = _strange(feed, events)
         if len(events) == 1 and isinstance(event := events[0], Listing) and pieces.size > PIECE:
-            changes = yield from self._fold_pieces(name, feed.records, event, pieces, now)
+            changes = Changes()
+            yield from self._fold_pieces(name, feed.records, event, pieces, now)
         else:
             changes = feed.records.fold(events, now, self._clock.wall())
         if events:
@@ -232,10 +233,8 @@ class Ingest:
             self._schedule_settling(feed)
         self.review(name)
 
-    def _fold_pieces(
-        self, name: str, records: SourceRecords, listing: Listing, pieces: Pieces, now: float
-    ) -> Generator[bool, None, Changes]:
-        """Apply a listing piece by piece: first what it shows, then what it lacks; its last change is left to publish."""
+    def _fold_pieces(self, name: str, records: SourceRecords, listing: Listing, pieces: Pieces, now: float) -> Iterator[bool]:
+        """Apply a listing piece by piece: first what it shows, then what it lacks."""
         wall = self._clock.wall()
         records.check((listing,))
         self._listings += 1
@@ -246,13 +245,9 @@ class Ingest:
             for piece in pieces.cut():
                 self._publish(name, records.fold_piece(piece, now, wall))
                 yield True
-            changes = Changes()
-            for following in records.end_listing(listing, now, PIECE):
-                if changes:
-                    self._publish(name, changes)
-                    yield True
-                changes = following
-            return changes
+            for changes in records.end_listing(listing, now, PIECE):
+                self._publish(name, changes)  # before others have their turn: records are never ahead of what is published
+                yield True
         finally:
             self._listings -= 1
             if not self._listings:

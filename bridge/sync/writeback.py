@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -15,7 +16,7 @@ from bridge.catalog.catalog import Catalog
 from bridge.catalog.log import Change
 from bridge.catalog.partition import Partition
 from bridge.catalog.record import Changes
-from bridge.errors import StoreError
+from bridge.errors import BridgeError, StoreError
 from bridge.model import ServiceName
 from bridge.sync.store import Batch, Store, StoredGroup, StoredPart, StoredRecord, StoredService, StoredSource
 
@@ -32,7 +33,17 @@ RESERVE_BELOW = 5_000
 PIECE = 500
 """Rows put together, and handed to the store, before other work of the loop has its turn."""
 
+ROUNDS = 5
+"""How often what changed during a write is written with it, before what is left is put together in one go."""
+
+RESERVE_EVERY = 0.05
+"""Seconds between looks at the ceiling while a listing is applied."""
+
 T = TypeVar("T")
+
+
+class _ShortError(BridgeError):
+    """Indexes run short while the state is being written."""
 
 
 @dataclass(slots=True)
@@ -121,7 +132,8 @@ class Writeback:
             await self._wake.wait()
             if self._dirty.rows < ENOUGH:
                 await self._clock.sleep(DELAY)
-            await self._free.wait()
+            while not self._free.is_set():
+                await self._reserve_or_wait()
             self._wake.clear()
             await self._flush_or_wait()
 
@@ -131,9 +143,7 @@ class Writeback:
         self._writing = taken.rows
         try:
             await self._store.write_pieces(self._batches(taken))
-            if self._catalog.indexes.ceiling - self._catalog.indexes.index < RESERVE_BELOW:
-                await self._store.reserve(self._catalog.indexes.index)
-                self._catalog.indexes.ceiling = self._store.ceiling()
+            await self._reserve()
         except BaseException:  # also when cancelled: what was not written is still to be written
             self._dirty.absorb(taken)
             raise
@@ -141,9 +151,29 @@ class Writeback:
             self._writing = 0
         self.written += sum(map(len, taken.records.values()))
 
+    async def _reserve_or_wait(self) -> None:
+        """While nothing is to be written, see to it that indexes can be handed out."""
+        with contextlib.suppress(StoreError, TimeoutError):  # a disk that refuses is told by the next write
+            await self._reserve()
+            async with asyncio.timeout(RESERVE_EVERY):
+                await self._free.wait()
+
+    @property
+    def _is_short(self) -> bool:
+        """Whether a new ceiling is to be reserved."""
+        return self._catalog.indexes.ceiling - self._catalog.indexes.index < RESERVE_BELOW
+
+    async def _reserve(self) -> None:
+        if self._is_short:
+            await self._store.reserve(self._catalog.indexes.index)
+            self._catalog.indexes.ceiling = self._store.ceiling()
+
     async def _flush_or_wait(self) -> None:
         try:
             await self.flush()
+        except _ShortError:
+            self._wake.set()  # when the listing is applied; until then, see `_reserve_or_wait`
+            return
         except StoreError as error:
             if self.error is None:
                 self._logger.error("state cannot be written", extra={"reason": str(error)})
@@ -156,15 +186,31 @@ class Writeback:
         self.error = None
 
     def _batches(self, dirty: Dirty) -> Iterator[Batch]:
-        """What is dirty as it is now, in pieces between which other work has its turn, and changes may come.
+        """What is dirty, in pieces between which other work has its turn, and changes may come; ``dirty`` takes those in, too.
 
-        Index and sources are those at the beginning, and services come after their records: what is stored may be ahead of the
-        index stored with it, never behind, so that after a crash no cursor holds that saw something else, and no source
-        counts as read whose records are not there.
+        The last piece has what changed since, and is put together in one go: what is stored is what the catalog was then, with
+        its index. It waits for a listing that is being applied, of which half is not to be stored. Raises _ShortError where that
+        needs more indexes than there are: the store cannot reserve them while it writes.
         """
         batch = partial(Batch, self._catalog.indexes.index, self._partition.revision)
-        put_sources = tuple([self._stored_source(name) for name in dirty.sources if name in self._partition.statuses])
-        removed_sources = tuple([name for name in dirty.sources if name not in self._partition.statuses])
+        yield from self._pieces(dirty, batch)
+        rounds = 0  # each takes less than the one before, as long as the disk keeps up
+        while not self._free.is_set() or (self._dirty.rows > PIECE and rounds < ROUNDS):
+            if self._free.is_set():
+                rounds += 1
+                late, self._dirty = self._dirty, Dirty()
+                dirty.absorb(late)
+                yield from self._pieces(late, batch)
+            elif self._is_short:
+                raise _ShortError
+            else:
+                yield batch()  # nothing: others have their turn
+        late, self._dirty = self._dirty, Dirty()
+        dirty.absorb(late)
+        last = Dirty(late.records, late.groups, late.services, dirty.sources)
+        yield self._last(last)
+
+    def _pieces(self, dirty: Dirty, batch: Callable[..., Batch]) -> Iterator[Batch]:
         for source, ids in dirty.records.items():
             for piece in _pieces(ids):
                 put, removed = self._stored_records(source, piece)
@@ -176,8 +222,26 @@ class Writeback:
         for names in _pieces(dirty.services):
             put_services, removed = self._stored_services(names)
             yield batch(put_services=put_services, removed_services=removed)
+
+    def _last(self, dirty: Dirty) -> Batch:
+        records = [self._stored_records(source, list(ids)) for source, ids in dirty.records.items()]
+        groups = [self._stored_groups(source, list(keys)) for source, keys in dirty.groups.items()]
+        services = self._stored_services(list(dirty.services))
+        put_sources = tuple([self._stored_source(name) for name in dirty.sources if name in self._partition.statuses])
+        removed_sources = tuple([name for name in dirty.sources if name not in self._partition.statuses])
         self._written_sources = (self._written_sources | {row.name for row in put_sources}) - set(removed_sources)
-        yield batch(put_sources=put_sources, removed_sources=removed_sources)
+        return Batch(
+            self._catalog.indexes.index,
+            self._partition.revision,
+            put_records=tuple([row for put, _ in records for row in put]),
+            removed_records=tuple([key for _, removed in records for key in removed]),
+            put_groups=tuple([row for put, _ in groups for row in put]),
+            removed_groups=tuple([key for _, removed in groups for key in removed]),
+            put_services=services[0],
+            removed_services=services[1],
+            put_sources=put_sources,
+            removed_sources=removed_sources,
+        )
 
     def _stored_records(self, source: str, ids: list[str]) -> tuple[tuple[StoredRecord, ...], tuple[tuple[str, str], ...]]:
         """Rows to put, and keys of rows to remove."""

@@ -19,6 +19,7 @@ from bridge.catalog.record import Changes
 from bridge.host.app import SWITCH_INTERVAL
 from bridge.model import Listing
 from bridge.sync.store import Store
+from bridge.sync.store.database import CHECKPOINT_BYTES
 from bridge.sync.writeback import Writeback
 from tests.bench import cluster, writer
 from tests.bench.lag import LoopLag, percentile
@@ -27,6 +28,9 @@ from tests.bench.session import Figures
 DATABASE = "envbridge.db"
 TRANSACTION = 100
 """Rows in a transaction of the reference."""
+
+_CHECKPOINT_PAGES = CHECKPOINT_BYTES // 4096
+"""As rarely as our store checkpoints."""
 
 _FASTEST = 400_000
 _STEADY = 10_000
@@ -122,7 +126,7 @@ def theirs(prepared: Path, folder: Path, cores: Sequence[int]) -> Figures:
     sys.setswitchinterval(SWITCH_INTERVAL)
     shutil.copy(prepared / DATABASE, folder / DATABASE)
     connection = sqlite3.connect(folder / DATABASE, isolation_level=None, check_same_thread=False)
-    for pragma in ("journal_mode = WAL", "synchronous = NORMAL"):
+    for pragma in ("journal_mode = WAL", "synchronous = NORMAL", f"wal_autocheckpoint = {_CHECKPOINT_PAGES}"):
         connection.execute(f"PRAGMA {pragma}").fetchall()
     rows = connection.execute("SELECT source, id, value, checksum FROM records").fetchall()
 

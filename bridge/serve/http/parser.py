@@ -76,10 +76,6 @@ class RequestParser(Client):
         """Let go of the parser, a quarter of what a waiting reader costs, until more comes."""
         self._parser = None
 
-    def _begin_again(self) -> None:
-        self._parser = httptools.HttpRequestParser(self)
-        self.on_message_begin()  # a new parser does not tell it where an empty line comes first
-
     def _is_for_application(self) -> bool:
         """Whether no surface knows the path of the request at hand, and whoever asks may learn so."""
         path = self._target.partition(b"?")[0].decode("latin-1")
@@ -107,7 +103,10 @@ class RequestParser(Client):
                 self.transport.pause_reading()
             return
         if self._parser is None:
-            self._begin_again()
+            data = data.lstrip(b"\r\n")  # empty lines before a request say nothing, but a new parser would not tell its begin
+            if not data:
+                return
+            self._parser = httptools.HttpRequestParser(self)
         self._moved = False
         try:
             if self._server.application is None:

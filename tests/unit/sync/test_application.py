@@ -141,6 +141,24 @@ async def test_what_it_lacks_goes_last_and_what_it_is_refused_for_changes_nothin
     assert bench.ids == known
 
 
+async def test_records_are_never_ahead_of_what_is_published() -> None:
+    bench = Bench(guard="off")
+    await bench.ingest.apply(SOURCE, cluster())
+    ahead: list[set[str]] = []
+
+    async def other() -> None:
+        while True:
+            published = {id_ for entry in bench.catalog.services.values() for held in entry.members.values() for id_ in held}
+            ahead.append(published ^ bench.ids)
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(other())
+    await bench.ingest.apply(SOURCE, cluster(slices=1, each=120, first=30, services=SERVICES[:3]))
+    task.cancel()
+    assert len(ahead) > 6
+    assert not any(ahead)
+
+
 names = st.sampled_from(SERVICES)
 groups = st.lists(st.tuples(st.lists(names, max_size=4), st.lists(names, max_size=2)), max_size=12)
 

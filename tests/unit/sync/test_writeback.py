@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -134,30 +134,91 @@ async def test_a_renamed_source_takes_its_rows_along(world: World) -> None:
     assert SOURCE not in partition.sources
 
 
-async def test_what_changes_while_a_batch_is_put_together_is_ahead_of_its_index_and_written_again(world: World) -> None:
-    world.ingest.accept(SOURCE, listing(many(3 * PIECE)))
-    index = world.catalog.indexes.index
-    changed: list[Batch] = []
+def meanwhile(world: World, act: Callable[[], None]) -> None:
+    """Have something happen when the first piece of the next write was put together."""
     write = world.store.write_pieces
+    acted = False
 
-    async def change_in_between(pieces: Iterable[Batch]) -> None:
+    async def write_with_interruption(pieces: Iterable[Batch]) -> None:
         def watched() -> Iterator[Batch]:
+            nonlocal acted
             for piece in pieces:
-                if not changed:
-                    world.ingest.accept(SOURCE, group("late", "late", service="late"))
-                changed.append(piece)
+                if not acted:
+                    acted = True
+                    act()
                 yield piece
 
         await write(watched())
 
-    world.store.write_pieces = change_in_between  # type: ignore[method-assign]
+    world.store.write_pieces = write_with_interruption  # type: ignore[method-assign]
+
+
+async def test_what_changes_while_a_batch_is_put_together_is_written_with_it_and_its_index(world: World) -> None:
+    world.ingest.accept(SOURCE, listing(many(3 * PIECE), group("web", "old1", "old2", service="web")))
     await world.writeback.flush()
-    assert {piece.index for piece in changed} == {index}
-    assert world.catalog.indexes.index > index
-    assert world.writeback.depth == 3, "a record, its group and its service"
+    world.ingest.accept(SOURCE, group("g", *(f"h{n}" for n in range(3 * PIECE))))
+
+    def replace() -> None:
+        world.ingest.accept(SOURCE, group("web", "new1", "new2", service="web"))
+        world.clock.advance(1.0)
+        world.ingest.settle()
+
+    meanwhile(world, replace)
+    await world.writeback.mark_sources()
     await world.writeback.flush()
+    assert world.writeback.depth == 0
+    index = world.catalog.indexes.index
+    await world.store.close()
+    world.store, snapshot = world._open()
+    assert snapshot.index == index
+    catalog, partition = restored(snapshot, world.clock)
+    assert shown(catalog) == shown(world.catalog)
+    assert held(partition) == held(world.partition)
+
+
+async def test_a_write_waits_for_a_listing_that_begins_meanwhile_and_stores_it_whole(world: World) -> None:
+    world.ingest.accept(SOURCE, listing(many(3 * PIECE)))
+    meanwhile(world, lambda: world.writeback.hold(True))
+    writing = asyncio.create_task(world.writeback.flush())
+    await asyncio.sleep(0.1)
+    world.ingest.accept(OTHER, listing(many(2 * PIECE, "first", "api")))
+    await asyncio.sleep(0.1)
+    assert not writing.done()
+    world.ingest.accept(OTHER, group("second", "b", service="api"))
+    world.writeback.hold(False)
+    await writing
+    assert world.writeback.depth == 0
     catalog, _ = await world.again()
     assert shown(catalog) == shown(world.catalog)
+
+
+async def test_a_write_gives_way_where_a_listing_needs_more_indexes_than_there_are(world: World) -> None:
+    world.ingest.accept(SOURCE, listing(many(3 * PIECE)))
+    meanwhile(world, lambda: world.writeback.hold(True))
+    running = asyncio.create_task(world.writeback.run())
+    await eventually("it waits", lambda: world.writeback.depth and not world.clock.sleeping)
+    ceiling = world.catalog.indexes.ceiling
+    world.catalog.indexes.index = ceiling - 10
+    await eventually("a new ceiling", lambda: world.catalog.indexes.ceiling > ceiling)
+    assert world.writeback.written == 0
+    world.writeback.hold(False)
+    await eventually("it is written", lambda: world.writeback.depth == 0)
+    running.cancel()
+    await asyncio.wait([running])
+    catalog, _ = await world.again()
+    assert shown(catalog) == shown(world.catalog)
+
+
+async def test_indexes_are_reserved_while_a_listing_keeps_the_disk_waiting(world: World) -> None:
+    world.writeback.hold(True)
+    running = asyncio.create_task(world.writeback.run())
+    world.ingest.accept(SOURCE, listing(many(ENOUGH)))
+    world.catalog.indexes.index = world.catalog.indexes.ceiling - 10
+    ceiling = world.catalog.indexes.ceiling
+    await eventually("a new ceiling", lambda: world.catalog.indexes.ceiling > ceiling)
+    assert world.writeback.written == 0
+    running.cancel()
+    await asyncio.wait([running])
 
 
 @pytest.mark.parametrize("error", [StoreError("full"), asyncio.CancelledError()], ids=["refused", "cancelled"])

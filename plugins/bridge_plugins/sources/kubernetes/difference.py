@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 _BETWEEN = b'},{"addresses":'
 """What stands between endpoints where each begins with its addresses, as Go's encoder writes them; never inside a string."""
+_OBJECTS = b"},{"
 _START = len(b"},")
 _STEP = 512
 _OPEN, _CLOSE = b"[", b"]"
@@ -35,8 +36,9 @@ def difference(before: bytes, now: bytes, count: int) -> Difference | None:
     end = len(before) - len(_CLOSE) if next_ < 0 else next_ + 1
     head = before.count(_BETWEEN, 0, start - _START + len(_BETWEEN))
     tail = before.count(_BETWEEN, end - 1)
-    if head + before.count(_BETWEEN, start, end) + tail != count - 1 or limit < len(_OPEN + _CLOSE):
-        return None  # something begins otherwise than with its addresses
+    boundaries = head + before.count(_BETWEEN, start, end) + tail
+    if boundaries != count - 1 or before.count(_OBJECTS) != boundaries or limit < len(_OPEN + _CLOSE):
+        return None  # something begins otherwise than with its addresses, or holds objects of its own
     stop = len(now) - (len(before) - end)
     if stop < start or not now.endswith(_CLOSE):
         return None

@@ -55,11 +55,12 @@ class SliceInput(NamedTuple):
 
 
 class Rendered(NamedTuple):
-    """A group, what it was rendered from, and the text of the slice, empty where it was not at hand."""
+    """A group, what it was rendered from, and the slice's text (empty where it was not at hand) and number of endpoints."""
 
     made_from: SliceInput
     mapped: SliceGroup
     text: bytes
+    endpoints: int
 
     @property
     def cost(self) -> int:
@@ -96,7 +97,7 @@ class Renderer:
             text = text or former.text
         content = unpack(made_from.packed) if rows is None else rows
         mapped = group_from_rows(key, made_from.name, content, made_from.policy, nodes, origin)
-        self._remember(key, Rendered(made_from, mapped, text))
+        self._remember(key, Rendered(made_from, mapped, text, len(content.rows)))
         return mapped
 
     def change(
@@ -112,7 +113,7 @@ class Renderer:
         before = read_frame(former.text)
         if before is None:
             return None
-        found = difference(bytes(before.endpoints), bytes(frame.endpoints), len(former.mapped.group.instances))
+        found = difference(bytes(before.endpoints), bytes(frame.endpoints), former.endpoints)
         endpoints = None if found is None else read_endpoints(found.text)
         if found is None or endpoints is None:
             return None
@@ -125,7 +126,7 @@ class Renderer:
         if mapped is None:
             return None
         now = made_from._replace(packed=packed)
-        self._remember(key, Rendered(now, mapped, text))
+        self._remember(key, Rendered(now, mapped, text, found.head + len(rows.rows) + found.tail))
         return now, mapped
 
     def _remember(self, key: str, rendered: Rendered) -> None:
