@@ -8,7 +8,8 @@ groups), what a listing lacks when the guard lets it, and what could not be told
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple, TypeVar
 
 from msgspec.structs import replace
 
@@ -29,8 +30,21 @@ from bridge.model import (
     covers,
 )
 
+Part = tuple[str, str]
+"""A group key and an id: what one group says of one instance."""
+
+T = TypeVar("T")
+
 LINGER = 0.1
 """Seconds an id that a stream event dropped stays, in case another group is about to show it."""
+
+
+class _Ending(NamedTuple):
+    """What a listing says of groups while its pieces are applied: those that are over, those it tells, and what it keeps."""
+
+    over: frozenset[str]
+    told: frozenset[str]
+    kept: Kept
 
 
 class SourceRecords:
@@ -47,6 +61,7 @@ class SourceRecords:
         self._window = Window()
         self._listed = False
         self._unlisted = False
+        self._ending: _Ending | None = None
         self._lingering: dict[tuple[str, str], float] = {}
 
     # -- what the backend said
@@ -77,41 +92,55 @@ class SourceRecords:
                 case Gone():
                     self._end((event.key,), changes, now)
                 case Listing():
-                    self._begin_listing(event, changes, now)
+                    self._window.trim(now)
+                    self._end(event.gone, changes, now)
                     for group in event.groups:
                         self._put(group, changes, now, wall)
-                    obeyed, vanished = self._end_listing(event, changes, now)
-                    self._let_go(obeyed, changes, now)
+                    announced, lost, vanished = self._end_listing(event)
+                    self._let_go(announced, changes, now)
+                    self._let_go(self._weigh(lost, now), changes, now, by_absence=True)
                     self._forget_empty(vanished, changes)
                 case Confirmed() | Rejected():
                     pass
         return changes
 
-    def fold_piece(self, groups: Iterable[InstanceGroup], now: float, wall: float) -> Changes:
-        """Apply what a part of a listing's groups shows; what they lack stays until `end_listing`."""
+    def begin_listing(self, listing: Listing, now: float) -> None:
+        """Before the pieces of a listing."""
+        self._window.trim(now)
+        present = {group.key for group in listing.groups}
+        present.update(listing.unchanged)
+        kept = Kept(listing.unknown, listing.rejected)
+        over = {key for key, _ in self._under(listing.scope) if key not in present and not kept.covers(key)}
+        self._ending = _Ending(frozenset(over.union(listing.gone)), frozenset(present), kept)
+
+    def fold_piece(self, groups: Sequence[InstanceGroup], now: float, wall: float) -> Changes:
+        """Apply what a part of a listing's groups shows; what they lack stays until `end_listing`, unless it moved to them."""
         changes = Changes()
         for group in groups:
             self._put(group, changes, now, wall)
-        return changes
-
-    def begin_listing(self, listing: Listing, now: float) -> Changes:
-        """What comes before the pieces of a listing: what the backend itself calls ended."""
-        changes = Changes()
-        self._begin_listing(listing, changes, now)
+        self._complete_moves(groups, changes, now)
         return changes
 
     def end_listing(self, listing: Listing, now: float, size: int) -> Iterator[Changes]:
-        """What comes after the pieces of a listing: what it lacks, ``size`` instances, or groups, at a time."""
-        changes = Changes()
-        obeyed, vanished = self._end_listing(listing, changes, now)
-        yield changes
-        for start in range(0, len(obeyed), size):
+        """After the pieces of a listing: what the backend calls ended, and what it lacks; ``size`` of them at a time."""
+        self._ending = None
+        shown = {instance.id for group in listing.groups for instance in group.instances} if listing.gone else set()
+        for ended in cut([key for key in listing.gone if key not in shown], size):
             changes = Changes()
-            self._let_go(obeyed[start : start + size], changes, now)
+            self._end(ended, changes, now)
             yield changes
-        for start in range(0, len(vanished), size):
+        announced, lost, vanished = self._end_listing(listing)
+        for parts in cut(announced, size):
             changes = Changes()
-            self._forget_empty(vanished[start : start + size], changes)
+            self._let_go(parts, changes, now)
+            yield changes
+        for parts in cut(self._weigh(lost, now), size):
+            changes = Changes()
+            self._let_go(parts, changes, now, by_absence=True)
+            yield changes
+        for keys in cut(vanished, size):
+            changes = Changes()
+            self._forget_empty(keys, changes)
             yield changes
 
     def settle(self, now: float) -> tuple[Changes, float | None]:
@@ -147,7 +176,7 @@ class SourceRecords:
         if self.held:
             self._window.trim(now)
             lost = [(key, id_) for key, group in self._under(scope) for id_ in group.kept if id_ in self.held]
-            self._let_go(self._weigh(lost, changes, now), changes, now)
+            self._let_go(self._weigh(lost, now), changes, now, by_absence=True)
 
     def clear(self, now: float) -> Changes:
         """Remove everything (a retired source whose time is over)."""
@@ -201,37 +230,62 @@ class SourceRecords:
 
     # -- listings
 
-    def _begin_listing(self, listing: Listing, changes: Changes, now: float) -> None:
-        self._window.trim(now)
-        self._end(listing.gone, changes, now)
+    def _complete_moves(self, groups: Iterable[InstanceGroup], changes: Changes, now: float) -> None:
+        """What these groups of a listing show, and former groups do not any more: they let go of it, that it is not both."""
+        ending = self._ending
+        if ending is None:
+            return
+        shorter: dict[str, set[str]] = {}
+        for group in groups:
+            for instance in group.instances:
+                record = self.records[instance.id]
+                if isinstance(record.held_by, str):  # as nearly all are
+                    continue
+                for key, _ in record.parts:
+                    left = key in ending.over or (key in ending.told and instance.id in self.groups[key].kept)
+                    if key != group.key and left and not ending.kept.keeps(key, instance.id):
+                        self._drop(key, instance.id, changes, now)
+                        shorter.setdefault(key, set()).add(instance.id)
+        self._shorten(shorter)
 
-    def _end_listing(self, listing: Listing, changes: Changes, now: float) -> tuple[list[tuple[str, str]], list[str]]:
-        """Judge what a listing lacks: what is to be let go of (group key, id), and groups that may be over then."""
+    def _shorten(self, ended: Mapping[str, set[str]]) -> None:
+        """Groups show some ids no more, which are gone from there already."""
+        for key, ids in ended.items():
+            if (members := self.groups.get(key)) is not None:
+                members.instances = [instance for instance in members.instances if instance.id not in ids]
+
+    def _end_listing(self, listing: Listing) -> tuple[list[Part], list[Part], list[str]]:
+        """What a listing lacks: what goes as it is, what is to be weighed, and groups that may be over then."""
         present = {group.key for group in listing.groups}
         present.update(listing.unchanged)
         kept = Kept(listing.unknown, listing.rejected)
-        absent: list[tuple[str, str]] = []
+        absent: dict[str, list[str]] = {}
         vanished: list[str] = []
         for key, members in self._under(listing.scope):
             if key not in present and not kept.covers(key):
                 vanished.append(key)
                 members.kept.update(dict.fromkeys(members.shown))
                 members.instances = []
-            if members.kept:
-                absent += [(key, id_) for id_ in members.kept if not kept.keeps(key, id_)]
-        # What a stream let go of, and what moved nowhere since, is not weighed.
-        lost = [part for part in absent if part not in self._lingering] if self._lingering else absent
-        let_go = [part for part in absent if part in self._lingering] if self._lingering else []
-        self._let_go(let_go, changes, now)
+            for id_ in members.kept:
+                if not kept.keeps(key, id_):
+                    absent.setdefault(id_, []).append(key)
+        announced: list[Part] = []
+        lost: list[Part] = []
+        for id_, keys in absent.items():
+            # Not by mere absence: a stream let go of it and it moved nowhere, it is shown elsewhere, or was said to be ending.
+            record = self.records[id_]
+            goes = len(record.parts) > len(keys) or record.instance.lifecycle == "draining"
+            for key in keys:
+                (announced if goes or (key, id_) in self._lingering else lost).append((key, id_))
         self._listed = True
-        return self._weigh(lost, changes, now), vanished
+        return announced, lost, vanished
 
-    def _let_go(self, parts: Iterable[tuple[str, str]], changes: Changes, now: float) -> None:
-        """Obey the absence of ``parts`` (group key, id), as far as it still stands."""
+    def _let_go(self, parts: Iterable[Part], changes: Changes, now: float, *, by_absence: bool = False) -> None:
+        """Obey the absence of ``parts``, as far as it still stands."""
         for key, id_ in parts:
             group = self.groups.get(key)
             if group is not None and id_ in group.kept:
-                self._drop(key, id_, changes, now, lost_by_absence=(key, id_) not in self._lingering)
+                self._drop(key, id_, changes, now, lost_by_absence=by_absence)
 
     def _forget_empty(self, keys: Iterable[str], changes: Changes) -> None:
         for key in keys:
@@ -246,21 +300,12 @@ class SourceRecords:
             if covers(scope, key) or not (whole or any(covers(declared, key) for declared in self.scopes)):
                 yield key, group
 
-    def _weigh(self, lost: list[tuple[str, str]], changes: Changes, now: float) -> list[tuple[str, str]]:
-        """Which of ``lost`` (group key, id) are to be let go of; the others are held."""
+    def _weigh(self, lost: Iterable[Part], now: float) -> list[Part]:
+        """Which of ``lost``, as far as it still stands, is to be let go of; the rest is held."""
+        standing = [(key, id_) for key, id_ in lost if key in self.groups and id_ in self.groups[key].kept]
         if self.policy is None:
-            return lost
-        only_here: dict[str, list[str]] = {}
-        for key, id_ in lost:
-            only_here.setdefault(id_, []).append(key)
-        candidates: dict[str, ServiceName] = {}
-        for id_, keys in only_here.items():
-            record = self.records[id_]
-            if len(record.parts) > len(keys) or record.instance.lifecycle == "draining":
-                for key in keys:  # not by mere absence: it is shown elsewhere, or was announced to end
-                    self._drop(key, id_, changes, now)
-            else:
-                candidates[id_] = record.instance.service_name
+            return standing
+        candidates = {id_: self.records[id_].instance.service_name for _, id_ in standing}
         missing = candidates | {id_: self.records[id_].instance.service_name for id_ in self.held}
         absent = Counter(missing.values())
         if not absent:
@@ -273,7 +318,7 @@ class SourceRecords:
             lost=self._window.lost,
             added=self._window.added,
         )
-        obeyed: list[tuple[str, str]] = []
+        obeyed: set[str] = set()
         for id_, service in candidates.items():
             hold = self.held.get(id_)
             if hold is not None:
@@ -281,9 +326,9 @@ class SourceRecords:
             if service in services and not (hold is not None and hold.is_over(self.policy, now)):
                 self.held.setdefault(id_, Hold(now))
             else:
-                obeyed += [(key, id_) for key in only_here[id_]]
+                obeyed.add(id_)
         self.held_reason = reason if self.held else None
-        return obeyed
+        return [part for part in standing if part[1] in obeyed]
 
     # -- steps
 
@@ -395,9 +440,7 @@ class SourceRecords:
                 self._end_group(key, changes, now)
             else:
                 prefixes.add(key)
-        for key, ended in shorter.items():
-            if (members := self.groups.get(key)) is not None:
-                members.instances = [instance for instance in members.instances if instance.id not in ended]
+        self._shorten(shorter)
         if prefixes:
             for group in [group for group in self.groups if any(prefix in prefixes for prefix in upwards(group))]:
                 self._end_group(group, changes, now)
@@ -448,3 +491,8 @@ class SourceRecords:
             self.sizes[service] = size
         else:
             del self.sizes[service]
+
+
+def cut(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """The items, ``size`` at a time."""
+    return (items[start : start + size] for start in range(0, len(items), size))

@@ -241,7 +241,7 @@ class Ingest:
         if self._listings == 1:
             self.on_listing(True)
         try:
-            self._publish(name, records.begin_listing(listing, now))
+            records.begin_listing(listing, now)
             for piece in pieces.cut():
                 self._publish(name, records.fold_piece(piece, now, wall))
                 yield True

@@ -10,6 +10,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from bridge.catalog.catalog import Catalog
 from bridge.catalog.cursor import Indexes
@@ -157,6 +158,26 @@ async def test_records_are_never_ahead_of_what_is_published() -> None:
     task.cancel()
     assert len(ahead) > 6
     assert not any(ahead)
+
+
+async def test_what_moves_between_groups_is_never_both_old_and_new_nor_gone_in_between() -> None:
+    bench = Bench()
+    rest = [group(f"shop/rest{n}", *(f"rest{n}-{k}" for k in range(150)), service=f"rest{n}") for n in range(4)]
+    old = group("shop/a", "x", "y")
+    await bench.ingest.apply(SOURCE, listing(*rest, old))
+    seen: set[tuple[tuple[str, tuple[str, ...]], ...]] = set()
+
+    def note(*_: object) -> None:
+        members = bench.catalog.services[ServiceName("shop", "web")].members.values()
+        seen.add(tuple(sorted((id_, instance.addresses) for held in members for id_, instance in held.items())))
+
+    bench.ingest.on_changes = note
+    moved = replace(instance("x"), addresses=("192.0.2.9",))
+    new = InstanceGroup("shop/b", (moved, instance("y")), (ServiceName("shop", "web"),))
+    await bench.ingest.apply(SOURCE, listing(*rest[:2], new, *rest[2:], gone=("shop/a",)))
+    await bench.ingest.apply(SOURCE, listing(*rest, group("shop/c", "x", "y")))
+    before, after = (("x", ("192.0.2.1",)), ("y", ("192.0.2.1",))), (("x", ("192.0.2.9",)), ("y", ("192.0.2.1",)))
+    assert seen == {before, after}
 
 
 names = st.sampled_from(SERVICES)
