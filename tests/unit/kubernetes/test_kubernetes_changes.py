@@ -82,6 +82,23 @@ SLICES = st.builds(
 )
 
 
+def test_of_endpoints_told_twice_each_change_is_the_slice_read_at_once() -> None:
+    told_by = [("p1", "p3", "p1"), ("p2", "p1"), ("p2", "p2", "p1"), ("p1",)]
+    texts = [
+        text_of(objects.endpointslice("web-1", "web", [objects.endpoint(f"10.0.0.{name[1]}", name) for name in names]))
+        for names in told_by
+    ]
+    state = new_state()
+    state.put("EndpointSlice", Raw(texts[0]))
+    state.settle()
+    told(state, "shop/slice/web-1")
+    for text in texts[1:]:
+        state.put("EndpointSlice", Raw(text))
+        fresh = new_state()
+        fresh.put("EndpointSlice", Raw(text))
+        assert told(state, "shop/slice/web-1") == told(fresh, "shop/slice/web-1")
+
+
 @settings(max_examples=400, deadline=None)
 @given(st.lists(SLICES, min_size=1, max_size=5), st.data())
 def test_a_slice_that_changes_step_by_step_is_the_slice_that_is_read_at_once(versions: list[Any], data: st.DataObject) -> None:

@@ -110,6 +110,8 @@ class Renderer:
         former = self._recent.get(key)
         if former is None or former.made_from != made_from or former.mapped.rejected:
             return None
+        if former.endpoints != len(former.mapped.group.instances):
+            return None  # some are told twice: an endpoint's place is not its instance's
         before = read_frame(former.text)
         if before is None:
             return None
