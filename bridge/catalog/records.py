@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from msgspec.structs import replace
 
+from bridge.batched import batched
 from bridge.catalog.guard import GuardPolicy, Hold, Window, services_to_hold
 from bridge.catalog.kept import Kept, upwards
 from bridge.catalog.merge import merge
@@ -33,8 +34,6 @@ from bridge.model import (
 Part = tuple[str, str]
 """A group key and an id: what one group says of one instance."""
 
-T = TypeVar("T")
-
 LINGER = 0.1
 """Seconds an id that a stream event dropped stays, in case another group is about to show it."""
 
@@ -42,8 +41,8 @@ LINGER = 0.1
 class _Ending(NamedTuple):
     """What a listing says of groups while its pieces are applied: those that are over, those it tells, and what it keeps."""
 
-    over: frozenset[str]
-    told: frozenset[str]
+    over: set[str]
+    told: set[str]
     kept: Kept
 
 
@@ -107,11 +106,9 @@ class SourceRecords:
     def begin_listing(self, listing: Listing, now: float) -> None:
         """Before the pieces of a listing."""
         self._window.trim(now)
-        present = {group.key for group in listing.groups}
-        present.update(listing.unchanged)
-        kept = Kept(listing.unknown, listing.rejected)
-        over = {key for key, _ in self._under(listing.scope) if key not in present and not kept.covers(key)}
-        self._ending = _Ending(frozenset(over.union(listing.gone)), frozenset(present), kept)
+        told, kept = _told(listing)
+        over = {key for key, _ in self._under(listing.scope) if key not in told and not kept.covers(key)}
+        self._ending = _Ending(over.union(listing.gone), told, kept)
 
     def fold_piece(self, groups: Sequence[InstanceGroup], now: float, wall: float) -> Changes:
         """Apply what a part of a listing's groups shows; what they lack stays until `end_listing`, unless it moved to them."""
@@ -125,20 +122,20 @@ class SourceRecords:
         """After the pieces of a listing: what the backend calls ended, and what it lacks; ``size`` of them at a time."""
         self._ending = None
         shown = {instance.id for group in listing.groups for instance in group.instances} if listing.gone else set()
-        for ended in cut([key for key in listing.gone if key not in shown], size):
+        for ended in batched([key for key in listing.gone if key not in shown], size):
             changes = Changes()
             self._end(ended, changes, now)
             yield changes
         announced, lost, vanished = self._end_listing(listing)
-        for parts in cut(announced, size):
+        for parts in batched(announced, size):
             changes = Changes()
             self._let_go(parts, changes, now)
             yield changes
-        for parts in cut(self._weigh(lost, now), size):
+        for parts in batched(self._weigh(lost, now), size):
             changes = Changes()
             self._let_go(parts, changes, now, by_absence=True)
             yield changes
-        for keys in cut(vanished, size):
+        for keys in batched(vanished, size):
             changes = Changes()
             self._forget_empty(keys, changes)
             yield changes
@@ -256,13 +253,11 @@ class SourceRecords:
 
     def _end_listing(self, listing: Listing) -> tuple[list[Part], list[Part], list[str]]:
         """What a listing lacks: what goes as it is, what is to be weighed, and groups that may be over then."""
-        present = {group.key for group in listing.groups}
-        present.update(listing.unchanged)
-        kept = Kept(listing.unknown, listing.rejected)
+        told, kept = _told(listing)
         absent: dict[str, list[str]] = {}
         vanished: list[str] = []
         for key, members in self._under(listing.scope):
-            if key not in present and not kept.covers(key):
+            if key not in told and not kept.covers(key):
                 vanished.append(key)
                 members.kept.update(dict.fromkeys(members.shown))
                 members.instances = []
@@ -493,6 +488,6 @@ class SourceRecords:
             del self.sizes[service]
 
 
-def cut(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    """The items, ``size`` at a time."""
-    return (items[start : start + size] for start in range(0, len(items), size))
+def _told(listing: Listing) -> tuple[set[str], Kept]:
+    """Keys of the groups that a listing tells, and what it could not tell."""
+    return {group.key for group in listing.groups}.union(listing.unchanged), Kept(listing.unknown, listing.rejected)

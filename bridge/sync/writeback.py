@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
-from typing import TypeVar
 
 from bridge.aio import Clock
+from bridge.batched import batched
 from bridge.catalog.catalog import Catalog
 from bridge.catalog.log import Change
 from bridge.catalog.partition import Partition
@@ -39,8 +38,6 @@ ROUNDS = 5
 RESERVE_EVERY = 0.05
 """Seconds between looks at the ceiling while a listing is applied."""
 
-T = TypeVar("T")
-
 
 class _ShortError(BridgeError):
     """Indexes run short while the state is being written."""
@@ -67,12 +64,6 @@ class Dirty:
                 mine.setdefault(source, {}).update(keys)
         self.services.update(other.services)
         self.sources.update(other.sources)
-
-
-def _pieces(items: Iterable[T]) -> Iterator[list[T]]:
-    rest = iter(items)
-    while piece := list(islice(rest, PIECE)):
-        yield piece
 
 
 class Writeback:
@@ -212,14 +203,14 @@ class Writeback:
 
     def _pieces(self, dirty: Dirty, batch: Callable[..., Batch]) -> Iterator[Batch]:
         for source, ids in dirty.records.items():
-            for piece in _pieces(ids):
+            for piece in batched(ids, PIECE):
                 put, removed = self._stored_records(source, piece)
                 yield batch(put_records=put, removed_records=removed)
         for source, keys in dirty.groups.items():
-            for piece in _pieces(keys):
+            for piece in batched(keys, PIECE):
                 put_groups, removed = self._stored_groups(source, piece)
                 yield batch(put_groups=put_groups, removed_groups=removed)
-        for names in _pieces(dirty.services):
+        for names in batched(dirty.services, PIECE):
             put_services, removed = self._stored_services(names)
             yield batch(put_services=put_services, removed_services=removed)
 

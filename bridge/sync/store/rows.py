@@ -11,7 +11,7 @@ import struct
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from hashlib import blake2b
-from itertools import chain, islice
+from itertools import chain
 from sqlite3 import Connection
 from typing import Any, TypeVar
 from zlib import crc32
@@ -19,6 +19,7 @@ from zlib import crc32
 from msgspec import MsgspecError, Raw, Struct
 from msgspec.msgpack import Encoder
 
+from bridge.batched import batched
 from bridge.model import Health, Lifecycle, Port, ServiceInstance, State
 from bridge.sync.store.records import StoredGroup, StoredRecord, StoredService, StoredSource
 
@@ -113,8 +114,7 @@ def put_records(conn: Connection, records: Iterable[StoredRecord]) -> None:
 
     As many as one statement takes are encoded at once, and no more: while a statement runs, other threads run.
     """
-    rows = _encodable(record_row, records)
-    while chunk := list(islice(rows, ROWS)):
+    for chunk in batched(_encodable(record_row, records), ROWS):
         if len(chunk) == ROWS:
             conn.execute(_PUT_RECORDS, [*chain.from_iterable(chunk)])
         else:

@@ -107,6 +107,18 @@ class Bench:
             sock.close()
         return received
 
+    async def block(self, wait: str = "60s") -> bytes:
+        """A blocking read of shop/web as it is now, ready to be sent."""
+        received = await self.say(b"GET /v1/services/shop/web HTTP/1.1\r\nHost: t\r\n\r\n", until=1)
+        cursor = answers(received)[0][1]["etag"].removeprefix('W/"').strip('"')
+        return f"GET /v1/services/shop/web?after={cursor}&wait={wait} HTTP/1.1\r\nHost: t\r\n\r\n".encode()
+
+    async def waiting(self, count: int = 1) -> None:
+        """Until so many reads are blocked."""
+        async with asyncio.timeout(5.0):
+            while self.server.waits.blocked < count:  # noqa: ASYNC110  # no event tells it
+                await asyncio.sleep(0.01)
+
     async def alive(self) -> bool:
         """Whether it still answers others."""
         return statuses(await self.say(GET, until=1)) == [200]

@@ -10,13 +10,9 @@ from tests.unit.http.http_bench import Bench, answers, running
 async def test_an_empty_line_behind_a_read_that_waits_begins_no_request() -> None:
     bench = Bench()
     async with running(bench):
-        first = await bench.say(b"GET /v1/services/shop/web HTTP/1.1\r\nHost: t\r\n\r\n", until=1)
-        cursor = answers(first)[0][1]["etag"].removeprefix('W/"').strip('"')
-        blocking = f"GET /v1/services/shop/web?after={cursor}&wait=60s HTTP/1.1\r\nHost: t\r\n\r\n".encode()
+        blocking = await bench.block()
         asking = asyncio.create_task(bench.say(blocking, b"\r\n", b"\r", b"\n", until=1))
-        async with asyncio.timeout(5.0):
-            while not bench.server.waits.blocked:  # noqa: ASYNC110  # no event tells it
-                await asyncio.sleep(0.01)
+        await bench.waiting()
         await asyncio.sleep(0.05)
         (connection,) = bench.server.connections
         assert connection.request_began is None

@@ -43,17 +43,9 @@ async def test_fields_are_counted_whatever_their_names(names: int) -> None:
 async def test_a_read_that_waited_counts_as_what_it_was_answered() -> None:
     bench = Bench()
     async with running(bench):
-        first = await bench.say(b"GET /v1/services/shop/web HTTP/1.1\r\nHost: t\r\n\r\n", until=1)
-        cursor = answers(first)[0][1]["etag"].removeprefix('W/"').strip('"')
-
-        def blocking(wait: str) -> bytes:
-            return f"GET /v1/services/shop/web?after={cursor}&wait={wait} HTTP/1.1\r\nHost: t\r\n\r\n".encode()
-
-        assert answers(await bench.say(blocking("50ms"), until=1))[0][0] == 304
-        asking = asyncio.create_task(bench.say(blocking("60s"), until=1))
-        async with asyncio.timeout(5.0):
-            while not bench.server.waits.blocked:  # noqa: ASYNC110  # no event tells it
-                await asyncio.sleep(0.01)
+        assert answers(await bench.say(await bench.block("50ms"), until=1))[0][0] == 304
+        asking = asyncio.create_task(bench.say(await bench.block(), until=1))
+        await bench.waiting()
         assert bench.server.counts["waited", 200] == 0
         bench.show(3)
         assert answers(await asking)[0][0] == 200

@@ -9,37 +9,22 @@ import pytest
 from tests.unit.http.http_bench import Bench, answers, running
 
 
-async def etag(bench: Bench) -> str:
-    received = await bench.say(b"GET /v1/services/shop/web HTTP/1.1\r\nHost: t\r\n\r\n", until=1)
-    return answers(received)[0][1]["etag"].removeprefix('W/"').strip('"')
-
-
-def blocking(cursor: str) -> bytes:
-    return f"GET /v1/services/shop/web?after={cursor}&wait=60s HTTP/1.1\r\nHost: t\r\n\r\n".encode()
-
-
-async def waiting(bench: Bench, count: int) -> None:
-    async with asyncio.timeout(5.0):
-        while bench.server.waits.blocked < count:  # noqa: ASYNC110  # no event tells it
-            await asyncio.sleep(0.01)
-
-
 @pytest.mark.parametrize("first", [b"", b"\r\n"])
 async def test_a_connection_parses_on_after_it_waited(first: bytes) -> None:
     bench = Bench()
     async with running(bench):
-        cursor = await etag(bench)
+        blocking = await bench.block()
 
         async def ask() -> bytes:
             return await bench.say(
-                blocking(cursor),
+                blocking,
                 first + b"GET /healthz HTTP/1.1\r\nHost: t\r\n\r\n",
                 b"GET /nowhere HTTP/1.1\r\nHost: t\r\n\r\n",
                 until=3,
             )
 
         asking = asyncio.create_task(ask())
-        await waiting(bench, 1)
+        await bench.waiting()
         bench.show(3)
         received = await asking
     assert [status for status, _, _ in answers(received)] == [200, 200, 404]
@@ -48,9 +33,9 @@ async def test_a_connection_parses_on_after_it_waited(first: bytes) -> None:
 async def test_readers_that_wait_alike_share_the_answer_and_keep_no_parser() -> None:
     bench = Bench()
     async with running(bench):
-        cursor = await etag(bench)
-        asking = [asyncio.create_task(bench.say(blocking(cursor), until=1)) for _ in range(3)]
-        await waiting(bench, 3)
+        blocking = await bench.block()
+        asking = [asyncio.create_task(bench.say(blocking, until=1)) for _ in range(3)]
+        await bench.waiting(3)
         blocked = [connection for connection in bench.server.connections if getattr(connection, "waiting", None)]
         renders = {id(connection.waiting.wait.render) for connection in blocked}  # type: ignore[union-attr]
         cursors = {id(connection.waiting.wait.cursor) for connection in blocked}  # type: ignore[union-attr]
@@ -65,8 +50,8 @@ async def test_readers_that_wait_alike_share_the_answer_and_keep_no_parser() -> 
 async def test_a_malformed_message_while_waiting_ends_the_connection_unanswered() -> None:
     bench = Bench()
     async with running(bench):
-        cursor = await etag(bench)
-        asking = asyncio.create_task(bench.say(blocking(cursor), b"\x00nonsense\r\n\r\n"))
+        blocking = await bench.block()
+        asking = asyncio.create_task(bench.say(blocking, b"\x00nonsense\r\n\r\n"))
         received = await asking
     assert received == b""
     assert bench.server.limited["malformed"] == 1

@@ -120,17 +120,19 @@ async def test_a_disk_that_refuses_a_piece_undoes_those_before(tmp_path: Path, m
     assert snapshot.records == (record(1, version=1), record(4, version=3))
 
 
+def far_too_many(begun: asyncio.Event) -> Iterator[Batch]:
+    """Pieces without end, as far as a test goes; ``begun``: some of them are stored."""
+    for number in range(100_000):
+        if number == 3:
+            begun.set()
+        yield piece(1, number % 50)
+
+
 async def test_a_write_cancelled_between_pieces_leaves_nothing(tmp_path: Path) -> None:
     opened_store, _ = open_store(tmp_path)
     begun = asyncio.Event()
 
-    def pieces() -> Iterator[Batch]:
-        for number in range(100_000):
-            if number == 3:
-                begun.set()
-            yield piece(1, number % 50)
-
-    writing = asyncio.create_task(opened_store.write_pieces(pieces()))
+    writing = asyncio.create_task(opened_store.write_pieces(far_too_many(begun)))
     await asyncio.wait_for(begun.wait(), 5)
     writing.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -168,13 +170,7 @@ async def test_closing_ends_a_write_between_its_pieces(tmp_path: Path) -> None:
     opened_store, _ = open_store(tmp_path)
     begun = asyncio.Event()
 
-    def pieces() -> Iterator[Batch]:
-        for number in range(100_000):
-            if number == 3:
-                begun.set()
-            yield piece(1, number % 50)
-
-    writing = asyncio.create_task(opened_store.write_pieces(pieces()))
+    writing = asyncio.create_task(opened_store.write_pieces(far_too_many(begun)))
     await asyncio.wait_for(begun.wait(), 5)
     await opened_store.close()
     with pytest.raises(StoreError):
